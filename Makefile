@@ -1,0 +1,60 @@
+# make app: set up once, then run the app.   make help: everything else.
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+# More options for the command that is run: make test ARGS="-k chernoff"
+ARGS =
+
+.PHONY: help app test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make app      set up .venv once, then run the app"
+	@echo "make test     run the tests            (ARGS=\"tests/test_cli.py -n 0\")"
+	@echo "make lint     ruff, mypy and the import contracts"
+	@echo "make format   let ruff rewrite the code"
+	@echo "make clean    remove .venv and what the tools left behind"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from."
+
+app: $(VENV)/.installed
+	$(BIN)/geomix app $(ARGS)
+
+# One thread a process: pytest already runs two processes.
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-1} \
+	    $(BIN)/python -m pytest $(ARGS)
+
+# mypy finds packages by their folder's name, so it gets links with the installed names.
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p $(VENV)/typing
+	ln -sfn ../../app $(VENV)/typing/geomix_app
+	ln -sfn ../../pages $(VENV)/typing/geomix_pages
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build geomix.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "geomix needs Python 3.11 or later, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	    echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV); this takes a few minutes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with the development tools; this takes a few minutes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	@touch $(VENV)/.installed $@

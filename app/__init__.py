@@ -1,0 +1,1 @@
+"""The Streamlit app: everything that the pages share. Imports geomix_core, never the pages."""

@@ -1,0 +1,59 @@
+"""Geometric mixtures of policies: the mathematics and the solvers behind geomix. Knows nothing of the screen.
+
+    batch = PolicyBatch.from_logits(theta, target)          # [B, V], numpy or torch
+    result = solve_alpha(batch, criterion="kl_symmetry")    # .alpha [B], .status, .residual, .bracket
+
+Where things are:
+    policies      PolicyBatch: validated log-probabilities, supports, ℓ, reward
+    transforms    temperature, top-k, top-p, explicit smoothing
+    geodesics     e-geodesic (the geometric family), m-geodesic, Fisher–Rao arc, their lengths; log Z, Δ, Var
+    divergences   KL, Rényi, χ², total variation, entropy, Bhattacharyya, effective sample size
+    progress      Φ₁, Φ₂, SNR, step sizes, exact progress, the updated policy
+    criteria      solve_alpha, Chernoff information, the document's listing corrected
+    solvers       batched root and maximum finding
+    compression   one row of any vocabulary as a few thousand atoms, for curves
+    claims        what the document says, and what a computation says of it
+    scenarios     seeded families of policies, and the bundled real rows
+    files         logits from .npy, .npz and .safetensors, read safely
+    status        what a solver says of a row; errors: what can go wrong
+"""
+
+from geomix_core.criteria import AlphaResult, chernoff_information, optimal_sampling_distribution, solve_alpha
+from geomix_core.errors import (
+    CoverageError,
+    DisjointSupportError,
+    FileError,
+    GeomixError,
+    OptionError,
+    PolicyError,
+    ShapeError,
+)
+from geomix_core.geodesics import e_geodesic, fisher_rao_arc, m_geodesic, path_lengths, tilted_moments
+from geomix_core.policies import PolicyBatch
+from geomix_core.progress import exact_progress, exact_step, learning_signal, updated_policy
+from geomix_core.status import Status
+
+__all__ = [
+    "AlphaResult",
+    "CoverageError",
+    "DisjointSupportError",
+    "FileError",
+    "GeomixError",
+    "OptionError",
+    "PolicyBatch",
+    "PolicyError",
+    "ShapeError",
+    "Status",
+    "chernoff_information",
+    "e_geodesic",
+    "exact_progress",
+    "exact_step",
+    "fisher_rao_arc",
+    "learning_signal",
+    "m_geodesic",
+    "optimal_sampling_distribution",
+    "path_lengths",
+    "solve_alpha",
+    "tilted_moments",
+    "updated_policy",
+]

@@ -1,0 +1,38 @@
+"""Primitives for log-probabilities that stay finite where the textbook formula reads 0·(−inf) or inf − inf.
+
+Everything here works on torch tensors, reduces over the last axis (tokens) and returns nats.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+NEG_INF = -math.inf
+
+
+def mul_exp(x: Tensor, log_scale: Tensor) -> Tensor:
+    """x·exp(log_scale) with 0·exp(+inf) = 0 and x·exp(−inf) = 0: the two products that otherwise give NaN.
+
+    Shapes broadcast. Overflow gives ±inf.
+    """
+    product = x * torch.exp(log_scale)
+    vanishes = (x == 0) | (log_scale == NEG_INF)
+    return torch.where(vanishes, torch.zeros_like(product), product)
+
+
+def mul_where(weight: Tensor, value: Tensor) -> Tensor:
+    """weight·value with 0·(±inf) = 0: a token without weight contributes nothing to an expectation."""
+    return torch.where(weight == 0, torch.zeros_like(value), weight * value)
+
+
+def log_expm1_abs(x: Tensor) -> Tensor:
+    """log|e^x − 1|, accurate near x = 0 (where it tends to −inf) and free of overflow for large x."""
+    magnitude = x.abs()
+    return torch.log(-torch.expm1(-magnitude)) + x.clamp(min=0)
+
+
+def row_max(log_weights: Tensor) -> Tensor:
+    """Maximum over tokens, `[..., V] -> [..., 1]`, with 0 for rows that are −inf throughout."""
+    m = log_weights.amax(dim=-1, keepdim=True)
+    return torch.where(m == NEG_INF, torch.zeros_like(m), m)

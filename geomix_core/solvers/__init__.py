@@ -1,0 +1,1 @@
+"""Solvers over whole batches: a row's answer never depends on the other rows."""
