@@ -15,6 +15,8 @@ Where things are:
     claims        what the document says, and what a computation says of it
     scenarios     seeded families of policies, and the bundled real rows
     files         logits from .npy, .npz and .safetensors, read safely
+    reports       every row of a pair solved in chunks; crosscheck: a sample solved again by independent code
+    curves        what is drawn of one row; summary: what is said of it
     status        what a solver says of a row; errors: what can go wrong
 """
 

@@ -1,0 +1,290 @@
+"""Results of geomix_core, cached: the only place that caches. Keys are strings that name the content, so that
+Streamlit never hashes an array; cached objects are shared between sessions and must not be modified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+
+from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
+from geomix_core import claims, curves, summary
+from geomix_core.compression import compress
+from geomix_core.criteria import AlphaResult, solve_alpha
+from geomix_core.errors import OptionError, PolicyError
+from geomix_core.files import LogitPair
+from geomix_core.geodesics import PathLengths, e_geodesic, path_lengths, tilted_moments
+from geomix_core.policies import PolicyBatch
+from geomix_core.progress import Weights, exact_progress, learning_signal
+from geomix_core.scenarios import Prompt, real_rows, reference_policy, synthetic, token_names
+from geomix_core.transforms import smooth, temper, top_k, top_p
+
+EVERY_PAGE = 12
+"""Rows kept by each cache: a few readers with a few scenarios each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The row on screen: policies `[1, V]`, token names, and where it came from."""
+
+    key: str
+    batch: PolicyBatch
+    tokens: Sequence[str]
+    count: int
+    """How many rows the source has."""
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """What the α-pages need of a row that has a geometric family."""
+
+    kl: AlphaResult
+    curves: curves.FamilyCurves
+    chernoff: float
+
+    @property
+    def alpha_kl(self) -> float | None:
+        """α_KL where there is one."""
+        return float(self.kl.alpha[0]) if self.kl.status[0].is_solution else None
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """What depends on the weight convention; only rows with coverage have it."""
+
+    snr: AlphaResult
+    curves: curves.SignalCurves
+    snr_at_kl: float
+
+    @property
+    def alpha_snr(self) -> float | None:
+        """α_SNR where there is one."""
+        return float(self.snr.alpha[0]) if self.snr.status[0].is_solution else None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to choose α, and what it costs in the others' terms; None where undefined."""
+
+    name: str
+    alpha: float
+    kl_to_theta: float
+    kl_to_target: float
+    ess: float
+    snr: float | None
+    snr_share: float | None
+    best_progress: float | None
+    ceiling_share: float | None
+
+
+def row(scenario: Scenario, upload: LogitPair | None) -> Row:
+    """The policies that a scenario names. Raises GeomixError where there are none to be had."""
+    content = upload.content_hash if upload is not None and scenario.source == UPLOAD else ""
+    return _row(scenario.policies_key + content, scenario, upload)
+
+
+def check(scenario: Scenario) -> None:
+    """Raise GeomixError where a scenario has no policies to show."""
+    row(scenario, None)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
+    source, prompt, count = _scenario.source, None, 1
+    names: Sequence[str] | None = None
+    if source == REAL:
+        real = real_rows()
+        count, names = len(real.prompts), real.tokens
+        index = min(_scenario.row, count - 1)
+        raw = PolicyBatch.from_logits(real.theta[index], real.target[index])
+        prompt = real.prompts[index]
+    elif source == CUSTOM:
+        raw, names = _from_table(_scenario), [r.token for r in _scenario.table]
+    elif source == UPLOAD:
+        if _upload is None:
+            raise OptionError("upload_missing")
+        count = len(_upload.theta)
+        index = min(_scenario.row, count - 1)
+        reference = None if _upload.reference is None else _upload.reference[index]
+        raw = PolicyBatch.from_logits(_upload.theta[index], _upload.target[index], reference)
+    else:
+        raw = synthetic(source, **dict(_scenario.parameters))
+    theta = smooth(_reshape(raw.theta, _scenario.theta), _scenario.epsilon)
+    target = smooth(_reshape(raw.target, _scenario.target), _scenario.epsilon)
+    reference = raw.reference if raw.reference is not None else reference_policy(theta, _scenario.reference)  # type: ignore[arg-type]
+    batch = PolicyBatch(theta, target, reference)
+    return Row(key, batch, names if names is not None else token_names(batch.vocab_size), count, prompt)
+
+
+def _from_table(scenario: Scenario) -> PolicyBatch:
+    theta, target = (np.array([getattr(r, name) for r in scenario.table]) for name in ("theta", "target"))
+    if scenario.table_kind == "logits":
+        return PolicyBatch.from_logits(theta, target)
+    for weights in (theta, target):
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+            raise PolicyError("table_weights")
+    return PolicyBatch.from_probs(theta / theta.sum(), target / target.sum())
+
+
+def _reshape(log_p: torch.Tensor, how: Reshape) -> torch.Tensor:
+    out = log_p if how.temperature == 1 else temper(log_p, how.temperature)
+    out = out if how.top_k == 0 else top_k(out, how.top_k)
+    return out if how.top_p == 1 else top_p(out, how.top_p)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def pair(key: str, _batch: PolicyBatch) -> summary.PairSummary:
+    """Divergences of the pair."""
+    return summary.pair_summary(_batch)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def atoms(key: str, _batch: PolicyBatch) -> PolicyBatch:
+    """The row compressed, for everything that is drawn."""
+    return compress(_batch)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def histogram(key: str, _batch: PolicyBatch) -> summary.RatioHistogram:
+    """The distribution of ℓ."""
+    return summary.ratio_histogram(_batch)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def family(key: str, _batch: PolicyBatch) -> Family:
+    """α_KL, the curves along α and the Chernoff information."""
+    result = solve_alpha(_batch, "kl_symmetry")
+    low = tilted_moments(_batch, result.alpha.to(_batch.theta)).log_partition
+    return Family(result, curves.family_curves(atoms(key, _batch)), max(0.0, -float(low)))
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def signal(key: str, weights: Weights, _batch: PolicyBatch) -> Signal:
+    """α_SNR with all local maxima, and the curves of Φ₁, Φ₂ and SNR. Raises CoverageError."""
+    result = solve_alpha(_batch, "snr", weights)
+    at_kl = learning_signal(_batch, float(family(key, _batch).kl.alpha[0]), weights)
+    return Signal(result, curves.signal_curves(atoms(key, _batch), weights), at_kl.snr.item())
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def lengths(key: str, _batch: PolicyBatch) -> PathLengths:
+    """Fisher–Rao lengths of the three paths."""
+    return path_lengths(atoms(key, _batch))
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def planes(key: str, _batch: PolicyBatch) -> dict[str, curves.Path]:
+    """The three paths in the plane of the two KLs."""
+    found = lengths(key, _batch)
+    return curves.path_planes(
+        atoms(key, _batch), (float(found.e_geodesic), float(found.m_geodesic), float(found.fisher_rao))
+    )
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def family_point(key: str, alpha: float, _batch: PolicyBatch) -> summary.FamilyPoint:
+    """q_α at one α, on all tokens."""
+    return summary.family_point(_batch, alpha)
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def learning_point(key: str, alpha: float, weights: Weights, _batch: PolicyBatch) -> summary.LearningPoint:
+    """Signal, noise and best steps at one α, on all tokens."""
+    return summary.learning_point(_batch, alpha, weights)
+
+
+def mixture(batch: PolicyBatch, alpha: float) -> np.ndarray:
+    """q_α as probabilities `[V]`."""
+    return e_geodesic(batch, alpha)[0].exp().cpu().numpy()
+
+
+def progress(batch: PolicyBatch, alpha: float, eta: float, weights: Weights) -> float:
+    """Exact progress at one (α, η), on all tokens."""
+    return exact_progress(batch, alpha, eta, weights).item()
+
+
+def step_range(point: summary.LearningPoint, eta: float) -> float:
+    """How far the η axis reaches: past the exact optimum, η* and the chosen η, rounded up to 1, 2 or 5 × 10ⁿ."""
+    steps = [1.15 * eta, 1.8 * point.exact_step, 1.3 * point.quadratic_step, 1e-6]
+    return _nice(max(s for s in steps if np.isfinite(s)))
+
+
+def _nice(wanted: float) -> float:
+    """The next of 1, 2, 5 × 10ⁿ: axes that do not change with every move of a slider."""
+    unit = 10.0 ** np.floor(np.log10(wanted))
+    return float(next(m * unit for m in (1, 2, 5, 10) if m * unit >= wanted * (1 - 1e-9)))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def map_range(key: str, weights: Weights, eta: float, _batch: PolicyBatch) -> float:
+    """How far the η axis of the map reaches: the exact optima at both ends and the middle, and the chosen η."""
+    points = [learning_point(key, a, weights, _batch) for a in (0.0, 0.5, 1.0)]
+    finite = [p.exact_step for p in points if np.isfinite(p.exact_step)]
+    return _nice(max([1.15 * eta, *(1.3 * s for s in finite), 1e-6]))
+
+
+@st.cache_resource(max_entries=4 * EVERY_PAGE, show_spinner=False)
+def step_curves(key: str, alpha: float, reach: float, weights: Weights, _batch: PolicyBatch) -> curves.StepCurves:
+    """Progress against η."""
+    return curves.step_curves(atoms(key, _batch), alpha, reach, weights)
+
+
+@st.cache_resource(max_entries=4 * EVERY_PAGE, show_spinner=False)
+def expansion_error(
+    key: str, alpha: float, step: float, weights: Weights, _batch: PolicyBatch
+) -> curves.ExpansionError:
+    """The error of the expansion against η."""
+    return curves.expansion_error(atoms(key, _batch), alpha, step, weights)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def progress_map(key: str, reach: float, weights: Weights, _batch: PolicyBatch) -> curves.ProgressMap:
+    """Exact progress over (α, η)."""
+    return curves.progress_map(atoms(key, _batch), reach, weights)
+
+
+@st.cache_resource(max_entries=4 * EVERY_PAGE, show_spinner=False)
+def choices(key: str, weights: Weights, _batch: PolicyBatch) -> list[Choice]:
+    """The criteria and the document's end points side by side."""
+    found, summary_ = family(key, _batch), pair(key, _batch)
+    named: list[tuple[str, float | None]] = [("kl_symmetry", found.alpha_kl)]
+    sig = signal(key, weights, _batch) if summary_.covered else None
+    if sig is not None:
+        named.append(("snr", sig.alpha_snr))
+    named += [("half", 0.5), ("on_policy", 1.0), ("off_policy", 0.0)]
+    return [_choice(name, alpha, weights, _batch, sig, summary_) for name, alpha in named if alpha is not None]
+
+
+def _choice(
+    name: str, alpha: float, weights: Weights, batch: PolicyBatch, sig: Signal | None, pair_: summary.PairSummary
+) -> Choice:
+    point = summary.family_point(batch, alpha)
+    kls = (point.kl_to_theta, point.kl_to_target, point.ess)
+    if sig is None:
+        return Choice(name, alpha, *kls, None, None, None, None)
+    learning = summary.learning_point(batch, alpha, weights)
+    best = sig.snr.maxima[0][0].snr if sig.snr.maxima[0] else abs(learning.signed_snr)
+    return Choice(
+        name,
+        alpha,
+        *kls,
+        learning.signed_snr,
+        abs(learning.signed_snr) / best if best > 0 else None,
+        learning.exact_gain,
+        learning.exact_gain / pair_.kl_target_theta if 0 < pair_.kl_target_theta < np.inf else None,
+    )
+
+
+def verdicts_on_choice(key: str, weights: Weights, batch: PolicyBatch) -> list[claims.Verdict]:
+    """Theorem 4 and §5.4 on this row."""
+    found = family(key, batch)
+    verdicts = [claims.kl_symmetry_is_unique(found.kl)]
+    if pair(key, batch).covered:
+        sig = signal(key, weights, batch)
+        verdicts += claims.snr_agrees_with_kl_symmetry(found.kl, sig.snr, sig.snr_at_kl)
+    return verdicts

@@ -1,0 +1,121 @@
+"""The geometric family as a path: in the simplex, in the plane of the two KLs, and along α."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from geomix_app.figures.style import HELPER, Style
+from geomix_app.figures.tokens import token_label
+from geomix_app.notation import SYMBOLS
+from geomix_core.curves import FamilyCurves, Path
+from geomix_core.summary import FamilyPoint
+
+
+def simplex(
+    style: Style,
+    paths: Mapping[str, np.ndarray],
+    ends: Mapping[str, np.ndarray],
+    here: np.ndarray,
+    tokens: Sequence[str],
+    height: int = 420,
+) -> go.Figure:
+    """The triangle of three-token policies with the three paths, both ends and q_α."""
+    figure = style.figure(style.text("figure.simplex.title"), "", "", height)
+    for name, points in paths.items():
+        symbol = SYMBOLS[name]
+        figure.add_scatterternary(
+            a=points[:, 0],
+            b=points[:, 1],
+            c=points[:, 2],
+            mode="lines",
+            name=style.text(f"path.{name}"),
+            line={"color": style.colour(name), "dash": symbol.dash, "width": 3},
+            hoverinfo="skip",
+        )
+    for symbol_name, point in {**ends, "q": here}.items():
+        figure.add_scatterternary(
+            a=point[:1],
+            b=point[1:2],
+            c=point[2:],
+            mode="markers+text",
+            text=[SYMBOLS[symbol_name].html],
+            textposition="top center",
+            textfont={"color": style.colour(symbol_name), "size": 17},
+            marker={"color": style.colour(symbol_name), "size": 13, "line": {"color": style.paper, "width": 1.5}},
+            hovertemplate="(%{a:.3f}, %{b:.3f}, %{c:.3f})<extra></extra>",
+            showlegend=False,
+            cliponaxis=False,
+        )
+    axes = {
+        f"{key}axis": {
+            "title": {"text": token_label(token), "font": {"size": 16}},
+            "gridcolor": style.faint,
+            "linecolor": HELPER,
+            "tickfont": {"size": 12},
+            "nticks": 5,
+        }
+        for key, token in zip("abc", tokens, strict=True)
+    }
+    figure.update_layout(
+        ternary={**axes, "bgcolor": "rgba(0,0,0,0)"},
+        margin={"l": 30, "r": 30, "t": 60, "b": 50},
+        showlegend=True,
+        legend={"orientation": "v", "x": 1, "y": 1, "yanchor": "top"},
+    )
+    return figure
+
+
+def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height: int = 420) -> go.Figure:
+    """The two KLs against each other: the family is the Pareto front, the other paths lie above it."""
+    figure = style.figure(
+        style.text("figure.plane.title"),
+        f"{SYMBOLS['theta'].html}: " + style.text("figure.plane.x"),
+        f"{SYMBOLS['target'].html}: " + style.text("figure.plane.y"),
+        height,
+    )
+    for name, path in reversed(list(paths.items())):
+        finite = np.isfinite(path.kl_to_theta) & np.isfinite(path.kl_to_target)
+        style.curve(
+            figure,
+            path.kl_to_theta[finite],
+            path.kl_to_target[finite],
+            name,
+            name=style.text(f"path.{name}"),
+            hover="(%{x:.4g}, %{y:.4g})",
+            width=3.5 if name == "e_geodesic" else 2.2,
+        )
+    limit = 1.05 * max(
+        (v for p in paths.values() for v in (*p.kl_to_theta, *p.kl_to_target) if np.isfinite(v)), default=1.0
+    )
+    figure.add_scatter(
+        x=[0, limit],
+        y=[0, limit],
+        mode="lines",
+        line={"color": HELPER, "width": 1, "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    style.mark(figure, here.kl_to_theta, here.kl_to_target, "q", label=SYMBOLS["q"].html, position="bottom left")
+    figure.update_layout(showlegend=True, legend={"orientation": "v", "x": 0.98, "y": 0.98, "yanchor": "top"})
+    return figure
+
+
+def along_alpha(style: Style, curves: FamilyCurves, here: FamilyPoint, quantity: str, height: int = 260) -> go.Figure:
+    """log Z or ESS along α, with the current α marked."""
+    values, now = {
+        "log_partition": (curves.log_partition, here.log_partition),
+        "ess": (curves.ess, here.ess),
+    }[quantity]
+    figure = style.figure(
+        style.text(f"figure.{quantity}.title"), style.text("axis.alpha"), style.text(f"figure.{quantity}.y"), height
+    )
+    style.curve(figure, curves.alpha, values, quantity)
+    style.here(figure, here.alpha)
+    style.mark(figure, here.alpha, now, quantity)
+    figure.update_xaxes(range=[-0.01, 1.01])
+    if quantity == "ess":
+        figure.update_yaxes(range=[0, 1.05])
+    return figure

@@ -1,0 +1,101 @@
+"""Every symbol once: its colour in each theme, how Plotly and LaTeX write it, and how numbers are written.
+
+Figures, formulas and tables all take them from here, so that a reader can match them by colour.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """One quantity: HTML for Plotly, LaTeX for formulas, and a colour for each theme (colour-blind-safe set)."""
+
+    html: str
+    latex: str
+    light: str
+    dark: str
+    dash: str = "solid"
+
+    def colour(self, theme: Theme) -> str:
+        """The colour to draw it in."""
+        return self.dark if theme == "dark" else self.light
+
+
+# Okabe & Ito's colour-blind-safe palette, lightened where a dark background asks for it.
+_BLUE, _VERMILLION, _GREEN = ("#0072B2", "#5AB4F0"), ("#D55E00", "#FF9350"), ("#00805C", "#35D0A0")
+_PURPLE, _AMBER, _INK, _GREY = (
+    ("#A8437F", "#E79BC6"),
+    ("#B07800", "#F0C040"),
+    ("#2B3640", "#DCE3E8"),
+    ("#7A868F", "#93A0AA"),
+)
+
+_Q = "q<sub>α</sub>"
+_THETA, _TARGET = "π<sub>θ</sub>", "π<sub>t</sub>"
+
+SYMBOLS = MappingProxyType(
+    {
+        "theta": Symbol(_THETA, r"\pi_\theta", *_BLUE),
+        "target": Symbol(_TARGET, r"\pi_t", *_VERMILLION),
+        "q": Symbol(_Q, r"q_\alpha", *_GREEN),
+        "alpha": Symbol("α", r"\alpha", *_INK),
+        "eta": Symbol("η", r"\eta", *_INK),
+        "ell": Symbol("ℓ", r"\ell", *_INK),
+        "delta": Symbol("Δ(α)", r"\Delta(\alpha)", *_GREEN),
+        "kl_to_theta": Symbol(f"KL({_Q}‖{_THETA})", r"\mathrm{KL}(q_\alpha\|\pi_\theta)", *_BLUE),
+        "kl_to_target": Symbol(f"KL({_Q}‖{_TARGET})", r"\mathrm{KL}(q_\alpha\|\pi_t)", *_VERMILLION),
+        "log_partition": Symbol("log Z(α)", r"\log Z(\alpha)", *_GREEN),
+        "ess": Symbol("ESS/N", r"\mathrm{ESS}/N", *_AMBER),
+        "snr": Symbol("SNR(α)", r"\mathrm{SNR}(\alpha)", *_PURPLE),
+        "snr_ceiling": Symbol("√χ²", r"\sqrt{\chi^2}", *_GREY, "dot"),
+        "phi1": Symbol("|Φ<sub>1</sub>|", r"|\Phi_1|", *_AMBER),
+        "phi2": Symbol("√Φ<sub>2</sub>", r"\sqrt{\Phi_2}", *_GREY, "dash"),
+        "progress": Symbol("exact", r"\mathrm{Progress}", *_GREEN),
+        "second_order": Symbol(
+            "ηΦ<sub>1</sub> − η²Φ<sub>2</sub>/2", r"\eta\Phi_1-\tfrac{\eta^2}{2}\Phi_2", *_PURPLE, "dash"
+        ),
+        "first_order": Symbol("ηΦ<sub>1</sub>", r"\eta\Phi_1", *_GREY, "dot"),
+        "ceiling": Symbol(f"KL({_TARGET}‖{_THETA})", r"\mathrm{KL}(\pi_t\|\pi_\theta)", *_VERMILLION, "dot"),
+        "e_geodesic": Symbol("e-geodesic", r"q_\alpha", *_GREEN),
+        "m_geodesic": Symbol("m-geodesic", r"m_s", *_AMBER, "dash"),
+        "fisher_rao": Symbol("Fisher–Rao", r"p_s", *_PURPLE, "dashdot"),
+        "here": Symbol("α", r"\alpha", *_INK),
+    }
+)
+
+
+def number(x: float, digits: int = 3) -> str:
+    """A number for people: `digits` significant digits, no trailing noise, ×10ⁿ outside 10⁻³…10⁵, ∞ for infinity."""
+    if math.isnan(x):
+        return "—"
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    if x == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(float(f"{x:.{digits - 1}e}"))))
+    if -4 < exponent < 5:
+        text = f"{x:.{max(digits - 1 - exponent, 0)}f}"
+        return text.replace("-", "−")
+    mantissa = f"{x / 10.0**exponent:.{digits - 1}f}"
+    return f"{mantissa}×10{_superscript(exponent)}".replace("-", "−")
+
+
+def percent(x: float, digits: int = 1) -> str:
+    """A share as a percentage."""
+    return "∞" if math.isinf(x) else f"{100 * x:.{digits}f} %".replace("-", "−")
+
+
+def parameter(x: float) -> str:
+    """α or another parameter on [0, 1], always with the same number of decimals."""
+    return f"{x:.4f}"
+
+
+def _superscript(n: int) -> str:
+    return str(n).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -1,0 +1,183 @@
+"""The one scenario that all pages show: which policies, which row, reference, weights, α, η. Pure data, no screen.
+
+`to_query` and `from_query` are the only place that knows how a scenario is written in a URL. Values at their default
+are left out; a value that cannot be read is reported and replaced by its default, never guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from geomix_core.progress import WEIGHTS
+from geomix_core.scenarios import FAMILIES, REFERENCES, Parameter
+
+REAL, CUSTOM, UPLOAD = "real", "custom", "upload"
+SOURCES: tuple[str, ...] = (REAL, *FAMILIES, CUSTOM, UPLOAD)
+MAX_TABLE_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reshape:
+    """What is done to one policy before anything else: temperature, then top-k, then top-p; 0 and 1 mean no cut."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One token of a hand-made pair: its name and its weight under each policy (logit or probability)."""
+
+    token: str
+    theta: float
+    target: float
+
+
+DEFAULT_TABLE = (
+    TableRow("Canberra", 0.35, 0.70),
+    TableRow("Sydney", 0.45, 0.10),
+    TableRow("Melbourne", 0.15, 0.15),
+    TableRow("Perth", 0.05, 0.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Everything that decides what the pages show."""
+
+    source: str = REAL
+    parameters: tuple[tuple[str, float], ...] = ()
+    """Parameters of a synthetic family that differ from their defaults."""
+    row: int = 0
+    table: tuple[TableRow, ...] = DEFAULT_TABLE
+    table_kind: str = "probs"
+    """Whether the table holds "probs" (rescaled to sum 1) or "logits"."""
+    theta: Reshape = field(default_factory=Reshape)
+    target: Reshape = field(default_factory=Reshape)
+    epsilon: float = 0.0
+    reference: str = "theta"
+    weights: str = "importance"
+    alpha: float = 0.5
+    eta: float = 1.0
+
+    @property
+    def policies_key(self) -> str:
+        """A hash of all that decides the policies (not α, η or the weights): the key under which results are kept."""
+        neutral = replace(self, alpha=0.5, eta=1.0, weights="importance")
+        return hashlib.blake2b(repr(neutral).encode(), digest_size=12).hexdigest()
+
+    def parameter(self, name: str) -> float:
+        """A parameter of the synthetic family, or its default."""
+        chosen = dict(self.parameters)
+        return chosen.get(name, next(p.default for p in FAMILIES[self.source].parameters if p.name == name))
+
+
+_PLAIN = {"row": int, "reference": str, "weights": str, "alpha": float, "eta": float, "epsilon": float}
+_RESHAPE = {"temperature": float, "top_k": int, "top_p": float}
+_ALLOWED = {"source": SOURCES, "reference": REFERENCES, "weights": WEIGHTS}
+_RANGES = {
+    "alpha": (0.0, 1.0),
+    "eta": (0.0, 1000.0),
+    "epsilon": (0.0, 1.0),
+    "row": (0, 10**9),
+    "temperature": (0.05, 20.0),
+    "top_k": (0, 10**9),
+    "top_p": (0.01, 1.0),
+}
+DEFAULT = Scenario()
+
+
+def to_query(scenario: Scenario) -> dict[str, str]:
+    """The scenario as URL parameters; whatever has its default value is left out."""
+    query: dict[str, str] = {}
+    if scenario.source != DEFAULT.source:
+        query["source"] = scenario.source
+    for name in _PLAIN:
+        if getattr(scenario, name) != getattr(DEFAULT, name):
+            query[name] = _write(getattr(scenario, name))
+    for policy in ("theta", "target"):
+        for name in _RESHAPE:
+            value = getattr(getattr(scenario, policy), name)
+            if value != getattr(Reshape(), name):
+                query[f"{policy}_{name}"] = _write(value)
+    query |= {name: _write(value) for name, value in scenario.parameters}
+    if scenario.source == CUSTOM:
+        query["table"] = json.dumps(
+            [[r.token, r.theta, r.target] for r in scenario.table], ensure_ascii=False, separators=(",", ":")
+        )
+        query["kind"] = scenario.table_kind
+    return query
+
+
+def from_query(query: Mapping[str, str]) -> tuple[Scenario, tuple[str, ...]]:
+    """The scenario that a URL names, and the parameters that could not be read (they take their defaults)."""
+    problems: list[str] = []
+
+    def read(name: str, kind: type, field_name: str, default: Any) -> Any:
+        if name not in query:
+            return default
+        try:
+            value = kind(query[name])
+        except ValueError:
+            problems.append(name)
+            return default
+        if field_name in _ALLOWED and value not in _ALLOWED[field_name]:
+            problems.append(name)
+            return default
+        if field_name in _RANGES:
+            low, high = _RANGES[field_name]
+            if not (low <= value <= high):
+                problems.append(name)
+                return default
+        return value
+
+    source = read("source", str, "source", DEFAULT.source)
+    values = {name: read(name, kind, name, getattr(DEFAULT, name)) for name, kind in _PLAIN.items()}
+    shapes = {
+        policy: Reshape(
+            **{name: read(f"{policy}_{name}", kind, name, getattr(Reshape(), name)) for name, kind in _RESHAPE.items()}
+        )
+        for policy in ("theta", "target")
+    }
+    parameters: list[tuple[str, float]] = []
+    for p in FAMILIES[source].parameters if source in FAMILIES else ():
+        value = read(p.name, float, p.name, p.default)
+        if not _fits(p, value):
+            problems.append(p.name)
+        elif value != p.default:
+            parameters.append((p.name, value))
+    table, kind = DEFAULT.table, DEFAULT.table_kind
+    if source == CUSTOM and "table" in query:
+        try:
+            table = _read_table(query["table"])
+        except (ValueError, TypeError):
+            problems.append("table")
+        kind = query.get("kind", kind)
+        if kind not in ("probs", "logits"):
+            problems.append("kind")
+            kind = DEFAULT.table_kind
+    given: dict[str, Any] = {**shapes, **values}
+    scenario = Scenario(source=source, parameters=tuple(parameters), table=table, table_kind=kind, **given)
+    return scenario, tuple(problems)
+
+
+def _fits(parameter: Parameter, value: float) -> bool:
+    whole = not parameter.whole or value == int(value) if math.isfinite(value) else False
+    return bool(whole and parameter.low <= value <= parameter.high)
+
+
+def _read_table(text: str) -> tuple[TableRow, ...]:
+    rows = json.loads(text)
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_TABLE_ROWS:
+        raise ValueError("a table has between one row and the limit")
+    return tuple(TableRow(str(token)[:80], float(theta), float(target)) for token, theta, target in rows)
+
+
+def _write(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,226 @@
+"""Session state and URL: the only module that touches `st.session_state` and `st.query_params`.
+
+The session holds one `Scenario` under one key. Widgets are views of its fields: `bind` hands a widget the current
+value and writes the reader's change back before the page runs. So no widget owns a value, none is lost when it is not
+on screen, and code that changes the scenario moves every widget with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypedDict
+from urllib.parse import quote, urlencode
+
+import streamlit as st
+from streamlit.navigation.page import Page as StreamlitPage
+
+from geomix_app.catalogue import LANGUAGES, Catalogue, catalogue
+from geomix_app.figures.style import Style
+from geomix_app.notation import Theme
+from geomix_app.scenario import Reshape, Scenario, from_query, to_query
+from geomix_core.files import LogitPair
+from geomix_core.progress import Weights
+from geomix_core.reports import RowReport
+
+_SCENARIO, _LANGUAGE, _UPLOAD, _REPORTS, _LINK_PROBLEMS = "scenario", "language", "upload", "reports", "link_problems"
+_RUN, _MARK, _FRESH, _PAGES = "run", "mark", "fresh", "pages"
+_UNSET = object()
+
+
+class Binding(TypedDict):
+    """Keyword arguments for a Streamlit widget."""
+
+    key: str
+    on_change: Any
+    args: tuple[Any, ...]
+
+
+def start() -> None:
+    """At the first run of a session, take scenario and language from the URL (else defaults, the browser's locale)."""
+    if _SCENARIO in st.session_state:
+        return
+    query = st.query_params.to_dict()
+    locale = (st.context.locale or "en").lower()
+    language = query.pop("lang", "zh" if locale.startswith("zh") else "en")
+    st.session_state[_LANGUAGE] = language if language in LANGUAGES else "en"
+    st.session_state[_SCENARIO], problems = from_query(query)
+    st.session_state[_LINK_PROBLEMS] = problems
+
+
+def publish() -> None:
+    """Write scenario and language into the address bar.
+
+    The entry in the browser's history is replaced, so that Back leaves the page instead of undoing sliders one by one
+    (`st.query_params` would add an entry for each). The query is percent-encoded: nothing in it can end the script.
+    """
+    query = link()
+    st.session_state[_RUN] = st.session_state.get(_RUN, 0) + 1  # a new text each run, or the browser would not run it
+    st.html(
+        f"<script>/*{st.session_state[_RUN]}*/(() => {{const u = new URL(location.href), q = {json.dumps(query)};"
+        "if (u.search.slice(1) !== q) {u.search = q; history.replaceState(history.state, '', u)}})()</script>",
+        unsafe_allow_javascript=True,
+    )
+
+
+def link() -> str:
+    """Scenario and language as the query of a URL, percent-encoded."""
+    return urlencode(to_query(scenario()) | {"lang": st.session_state[_LANGUAGE]}, quote_via=quote)
+
+
+def enter(page: str) -> None:
+    """Note which page and language this run shows: widgets that are new on screen then get their values afresh."""
+    mark = (page, st.session_state[_LANGUAGE])
+    st.session_state[_FRESH] = st.session_state.get(_MARK) != mark
+    st.session_state[_MARK] = mark
+
+
+def scenario() -> Scenario:
+    """The scenario on screen."""
+    current: Scenario = st.session_state[_SCENARIO]
+    return current
+
+
+def weights() -> Weights:
+    """The weight convention on screen."""
+    return "inverse" if scenario().weights == "inverse" else "importance"
+
+
+def update(**changes: Any) -> None:
+    """Change fields of the scenario; for callbacks."""
+    st.session_state[_SCENARIO] = replace(scenario(), **changes)
+
+
+def preview(**changes: Any) -> Scenario:
+    """The scenario as it would be after such changes."""
+    return replace(scenario(), **changes)
+
+
+def reset() -> None:
+    """Back to the default scenario; for callbacks."""
+    st.session_state[_SCENARIO] = Scenario()
+
+
+def link_problems() -> tuple[str, ...]:
+    """Settings of the link that could not be read; reported once."""
+    problems: tuple[str, ...] = st.session_state[_LINK_PROBLEMS]
+    st.session_state[_LINK_PROBLEMS] = ()
+    return problems
+
+
+def text() -> Catalogue:
+    """The catalogue of the reader's language."""
+    return catalogue(st.session_state[_LANGUAGE])
+
+
+def style() -> Style:
+    """How figures look for this reader: language and theme."""
+    theme: Theme = "dark" if st.context.theme.type == "dark" else "light"
+    return Style(text(), theme)
+
+
+def bind(path: str) -> Binding:
+    """Bind a widget to a field of the scenario: "alpha", "theta.top_k", "parameters.seed", or to "language"."""
+    key = _widget_key(path)
+    value = st.session_state[_LANGUAGE] if path == _LANGUAGE else _get(scenario(), path)
+    # Handed over only where it changed: an echo in the middle of a drag would move the handle back.
+    if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
+        st.session_state[key] = value
+    return {"key": key, "on_change": _commit, "args": (path,)}
+
+
+def bind_view(name: str, default: Any) -> Binding:
+    """Bind a widget to a setting of this session's view, such as a chart's scale: kept across pages, not in the URL."""
+    stored = f"view.{name}"
+    key = f"w.{stored}"
+    value = st.session_state.setdefault(stored, default)
+    if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
+        st.session_state[key] = value
+    return {"key": key, "on_change": _commit_view, "args": (stored,)}
+
+
+def upload() -> LogitPair | None:
+    """The pair that this session uploaded, if any."""
+    found: LogitPair | None = st.session_state.get(_UPLOAD)
+    return found
+
+
+def set_upload(pair: LogitPair | None) -> None:
+    """Keep an uploaded pair; its solved rows are forgotten."""
+    st.session_state[_UPLOAD] = pair
+    st.session_state[_REPORTS] = []
+
+
+def reports() -> list[RowReport]:
+    """Solved rows of the uploaded pair, growing while they are solved: a stopped run keeps what it has."""
+    found: list[RowReport] = st.session_state.setdefault(_REPORTS, [])
+    return found
+
+
+def clear_reports() -> None:
+    """Forget the solved rows; for callbacks."""
+    st.session_state[_REPORTS] = []
+
+
+def register_pages(pages: Mapping[str, StreamlitPage]) -> None:
+    """Make the pages known by name, so that any part can lead to another page."""
+    st.session_state[_PAGES] = dict(pages)
+
+
+def page(name: str) -> StreamlitPage:
+    """A page by name, for `st.switch_page`."""
+    found: StreamlitPage = st.session_state[_PAGES][name]
+    return found
+
+
+def flag(name: str) -> bool:
+    """A yes-or-no of this session, such as "solving"."""
+    return bool(st.session_state.get(f"flag.{name}", False))
+
+
+def set_flag(name: str, value: bool) -> None:
+    """Set such a flag; for callbacks."""
+    st.session_state[f"flag.{name}"] = value
+
+
+def _widget_key(path: str) -> str:
+    if path.startswith("parameters."):
+        # Each family has its own default for V: its widgets are its own too.
+        return f"w.{scenario().source}.{path}"
+    return f"w.{path}"
+
+
+def _commit(path: str) -> None:
+    value = st.session_state[_widget_key(path)]
+    if path == _LANGUAGE:
+        st.session_state[_LANGUAGE] = value
+    elif value is not None:
+        st.session_state[_SCENARIO] = _set(scenario(), path, value)
+
+
+def _commit_view(stored: str) -> None:
+    value = st.session_state[f"w.{stored}"]
+    if value is not None:
+        st.session_state[stored] = value
+
+
+def _get(current: Scenario, path: str) -> Any:
+    head, _, name = path.partition(".")
+    if not name:
+        return getattr(current, head)
+    return current.parameter(name) if head == "parameters" else getattr(getattr(current, head), name)
+
+
+def _set(current: Scenario, path: str, value: Any) -> Scenario:
+    head, _, name = path.partition(".")
+    if not name:
+        changes: dict[str, Any] = {head: value}
+        if head == "source":
+            changes |= {"row": 0, "parameters": ()}
+        return replace(current, **changes)
+    if head == "parameters":
+        return replace(current, parameters=tuple(sorted({**dict(current.parameters), name: float(value)}.items())))
+    reshape: Reshape = getattr(current, head)
+    reshaped: dict[str, Any] = {head: replace(reshape, **{name: value})}
+    return replace(current, **reshaped)
