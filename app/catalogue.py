@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from geomix_app import notation
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 
 
 class Catalogue:
-    """The strings of one language: `text("page.key", name=value)` fills the placeholders of that entry."""
+    """The strings of one language, with placeholders filled: as Markdown, as HTML for Plotly, or plain.
+
+    The catalogue writes symbols as π_θ, α_KL, η*; how they are set is `notation`'s business.
+    """
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._entries = entries(language)
 
     def __call__(self, key: str, **values: Any) -> str:
-        return self._entries[key].format(**values)
+        """As Markdown, for everything that Streamlit renders."""
+        return self._fill(key, notation.markdown, values)
+
+    def html(self, key: str, **values: Any) -> str:
+        """As HTML, for Plotly."""
+        return self._fill(key, notation.html, values)
+
+    def plain(self, key: str, **values: Any) -> str:
+        """As it stands, where neither Markdown nor HTML is understood (menus, page titles, alternative texts)."""
+        return self._fill(key, str, values)
+
+    def _fill(self, key: str, render: Callable[[str], str], values: Mapping[str, Any]) -> str:
+        # Filled first: LaTeX has braces of its own.
+        return render(self._entries[key].format_map(values))
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries

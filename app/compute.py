@@ -203,9 +203,10 @@ def mixture(batch: PolicyBatch, alpha: float) -> np.ndarray:
     return e_geodesic(batch, alpha)[0].exp().cpu().numpy()
 
 
-def progress(batch: PolicyBatch, alpha: float, eta: float, weights: Weights) -> float:
+@st.cache_data(max_entries=100, show_spinner=False)
+def progress(key: str, alpha: float, eta: float, weights: Weights, _batch: PolicyBatch) -> float:
     """Exact progress at one (α, η), on all tokens."""
-    return exact_progress(batch, alpha, eta, weights).item()
+    return exact_progress(_batch, alpha, eta, weights).item()
 
 
 def step_range(point: summary.LearningPoint, eta: float) -> float:
@@ -257,17 +258,25 @@ def choices(key: str, weights: Weights, _batch: PolicyBatch) -> list[Choice]:
     if sig is not None:
         named.append(("snr", sig.alpha_snr))
     named += [("half", 0.5), ("on_policy", 1.0), ("off_policy", 0.0)]
-    return [_choice(name, alpha, weights, _batch, sig, summary_) for name, alpha in named if alpha is not None]
+    reduced = atoms(key, _batch)
+    return [_choice(name, alpha, weights, _batch, reduced, sig, summary_) for name, alpha in named if alpha is not None]
 
 
 def _choice(
-    name: str, alpha: float, weights: Weights, batch: PolicyBatch, sig: Signal | None, pair_: summary.PairSummary
+    name: str,
+    alpha: float,
+    weights: Weights,
+    batch: PolicyBatch,
+    reduced: PolicyBatch,
+    sig: Signal | None,
+    pair_: summary.PairSummary,
 ) -> Choice:
     point = summary.family_point(batch, alpha)
     kls = (point.kl_to_theta, point.kl_to_target, point.ess)
     if sig is None:
         return Choice(name, alpha, *kls, None, None, None, None)
-    learning = summary.learning_point(batch, alpha, weights)
+    # On the atoms: the best step of each row of the table costs a search, and four digits are shown.
+    learning = summary.learning_point(reduced, alpha, weights)
     best = sig.snr.maxima[0][0].snr if sig.snr.maxima[0] else abs(learning.signed_snr)
     return Choice(
         name,

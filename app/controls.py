@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from geomix_app import compute, state
 from geomix_app.catalogue import LANGUAGES, Catalogue
@@ -15,42 +16,42 @@ from geomix_core.scenarios import FAMILIES, REFERENCES, Parameter, real_rows
 
 ETA_CHOICES = tuple(float(f"{x:.3g}") for x in np.logspace(-3, 2, 201))
 """Learning rates from 0.001 to 100, forty to a decade."""
+ETA_LIMIT = 1000.0
 
 
-def sidebar(text: Catalogue) -> None:
-    """Language, policies, row, reference, weights, reshaping."""
-    with st.sidebar:
-        st.segmented_control(
-            text("app.language"),
-            list(LANGUAGES),
-            format_func=lambda code: LANGUAGES[code],
-            label_visibility="collapsed",
-            required=True,
-            **state.bind("language"),
-        )
-        st.selectbox(
-            text("source.label"),
-            [s for s in SOURCES if s != UPLOAD or state.upload() is not None or state.scenario().source == UPLOAD],
-            format_func=lambda source: text(f"source.{source}"),
-            help=text("source.help"),
-            **state.bind("source"),
-        )
-        _source_options(text)
-        _reference(text)
-        st.segmented_control(
-            text("control.weights"),
-            list(WEIGHTS),
-            format_func=lambda w: text(f"weights.{w}"),
-            help=text("control.weights_help"),
-            required=True,
-            **state.bind("weights"),
-        )
-        _reshape(text)
+def scenario(text: Catalogue) -> None:
+    """Language, policies, row, reference, weights, reshaping: the sidebar."""
+    st.segmented_control(
+        text("app.language"),
+        list(LANGUAGES),
+        format_func=lambda code: LANGUAGES[code],
+        label_visibility="collapsed",
+        required=True,
+        **state.bind("language"),
+    )
+    st.selectbox(
+        text("source.label"),
+        [s for s in SOURCES if s != UPLOAD or state.upload() is not None or state.scenario().source == UPLOAD],
+        format_func=lambda source: text.plain(f"source.{source}"),
+        help=text("source.help"),
+        **state.bind("source"),
+    )
+    _source_options(text)
+    _reference(text)
+    st.segmented_control(
+        text("control.weights"),
+        list(WEIGHTS),
+        format_func=lambda w: text(f"weights.{w}"),
+        help=text("control.weights_help"),
+        required=True,
+        **state.bind("weights"),
+    )
+    _reshape(text)
 
 
-def alpha_bar(text: Catalogue, marks: Mapping[str, float | None]) -> None:
+def alpha_bar(text: Catalogue, marks: Mapping[str, float | None], *, stacked: bool = False) -> None:
     """The α slider with buttons that set it to marked values (None: that mark does not exist here)."""
-    slider, buttons = st.columns([5, 4], vertical_alignment="bottom", gap="medium")
+    slider, buttons = _bar(stacked)
     slider.slider(
         text("control.alpha"),
         0.0,
@@ -60,28 +61,22 @@ def alpha_bar(text: Catalogue, marks: Mapping[str, float | None]) -> None:
         help=text("control.alpha_help"),
         **state.bind("alpha"),
     )
-    shown = {
+    values = {
         "snap_target": 0.0,
         "snap_kl": marks.get("kl"),
         "snap_half": 0.5,
         "snap_snr": marks.get("snr"),
         "snap_theta": 1.0,
     }
-    with buttons.container(horizontal=True, gap="small"):
-        for name, value in shown.items():
+    with buttons:
+        for name, value in values.items():
             if value is not None:
-                st.button(
-                    text(f"control.{name}"),
-                    key=f"b.{name}",
-                    on_click=state.update,
-                    kwargs={"alpha": round(value, 4)},
-                    help=f"α = {value:.4f}",
-                )
+                _snap(text, name, "alpha", round(value, 4), f"α = {value:.4f}")
 
 
-def eta_bar(text: Catalogue, marks: Mapping[str, float]) -> None:
+def eta_bar(text: Catalogue, marks: Mapping[str, float], *, stacked: bool = False) -> None:
     """The η slider (logarithmic) with buttons that set it to η* and to the exact optimum."""
-    slider, buttons = st.columns([5, 4], vertical_alignment="bottom", gap="medium")
+    slider, buttons = _bar(stacked)
     current = state.scenario().eta
     slider.select_slider(
         text("control.eta"),
@@ -90,34 +85,45 @@ def eta_bar(text: Catalogue, marks: Mapping[str, float]) -> None:
         help=text("control.eta_help"),
         **state.bind("eta"),
     )
-    with buttons.container(horizontal=True, gap="small"):
+    with buttons:
         for name, value in marks.items():
-            if np.isfinite(value) and 0 < value <= 1000:
-                st.button(
-                    text(f"control.{name}"),
-                    key=f"b.{name}",
-                    on_click=state.update,
-                    kwargs={"eta": float(f"{value:.6g}")},
-                    help=f"η = {value:.4g}",
-                )
+            if 0 < value <= ETA_LIMIT:
+                _snap(text, name, "eta", float(f"{value:.6g}"), f"η = {value:.4g}")
 
 
-def log_scale(text: Catalogue) -> bool:
-    """Whether probabilities are drawn on a logarithmic scale."""
+def _bar(stacked: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """A place for a slider and one for its buttons: below it, or at its right."""
+    if stacked:
+        return st.container(), st.container(horizontal=True, gap="small")
+    left, right = st.columns([5, 4], vertical_alignment="bottom", gap="medium")
+    return left, right.container(horizontal=True, gap="small")
+
+
+def _snap(text: Catalogue, name: str, field: str, value: float, tip: str) -> None:
+    st.button(text(f"control.{name}"), key=f"b.{name}", on_click=state.update, kwargs={field: value}, help=tip)
+
+
+def log_scale(text: Catalogue, default: bool) -> bool:
+    """Whether probabilities are drawn on a logarithmic scale; `default` holds until the reader chooses."""
     chosen = st.segmented_control(
         text("control.scale"),
         ["linear", "log"],
         format_func=lambda s: text(f"control.scale_{s}"),
         label_visibility="collapsed",
         required=True,
-        **state.bind_view("scale", "linear"),
+        **state.bind_view("scale", "log" if default else "linear"),
     )
     return chosen == "log"
 
 
+def scale_is_log(default: bool) -> bool:
+    """What `log_scale` says, for figures away from its control."""
+    return bool(state.view_setting("scale", "log" if default else "linear") == "log")
+
+
 def _source_options(text: Catalogue) -> None:
-    scenario = state.scenario()
-    if scenario.source == REAL:
+    source = state.scenario().source
+    if source == REAL:
         prompts = real_rows().prompts
         st.selectbox(
             text("control.row_real"),
@@ -125,13 +131,13 @@ def _source_options(text: Catalogue) -> None:
             format_func=lambda i: f"{i + 1} · {prompts[i].prompt}",
             **state.bind("row"),
         )
-    elif scenario.source == UPLOAD:
+    elif source == UPLOAD:
         pair = state.upload()
         if pair is not None and len(pair.theta) > 1:
             last = len(pair.theta) - 1
             st.number_input(text("control.row_upload", last=last), 0, last, step=1, **state.bind("row"))
-    elif scenario.source != CUSTOM:
-        for parameter in FAMILIES[scenario.source].parameters:
+    elif source != CUSTOM:
+        for parameter in FAMILIES[source].parameters:
             _parameter(text, parameter)
 
 
@@ -139,34 +145,34 @@ def _parameter(text: Catalogue, p: Parameter) -> None:
     label, binding = text(f"parameter.{p.name}"), state.bind(f"parameters.{p.name}")
     value = state.scenario().parameter(p.name)
     if p.choices:
-        options = sorted({*p.choices, value})
+        options = sorted({*map(float, p.choices), value})
         st.select_slider(label, options, format_func=lambda x: f"{x:,.0f}" if p.whole else f"{x:g}", **binding)
     elif p.name == "distance":
         options = sorted({*(float(f"{x:.2g}") for x in np.logspace(-3, np.log10(4), 40)), value})
         st.select_slider(label, options, format_func=lambda x: f"{x:.3g}", **binding)
     elif p.name == "seed":
-        st.number_input(label, p.low, p.high, step=1.0, format="%.0f", **binding)
+        st.number_input(label, float(p.low), float(p.high), step=1.0, format="%.0f", **binding)
     else:
-        st.slider(label, p.low, p.high, step=p.step, format="%.0f" if p.whole else None, **binding)
+        st.slider(label, float(p.low), float(p.high), step=float(p.step), format="%.0f" if p.whole else None, **binding)
 
 
 def _reference(text: Catalogue) -> None:
-    scenario, pair = state.scenario(), state.upload()
-    if scenario.source == UPLOAD and pair is not None and pair.reference is not None:
+    pair = state.upload()
+    if state.scenario().source == UPLOAD and pair is not None and pair.reference is not None:
         st.caption(text("control.reference_upload"))
         return
     st.selectbox(
         text("control.reference"),
         REFERENCES,
-        format_func=lambda r: text(f"reference.{r}"),
+        format_func=lambda r: text.plain(f"reference.{r}"),
         help=text("control.reference_help"),
         **state.bind("reference"),
     )
 
 
 def _reshape(text: Catalogue) -> None:
-    scenario = state.scenario()
-    active = scenario.theta != Reshape() or scenario.target != Reshape() or scenario.epsilon > 0
+    now = state.scenario()
+    active = now.theta != Reshape() or now.target != Reshape() or now.epsilon > 0
     with st.expander(text("control.reshape_on" if active else "control.reshape"), key="reshape"):
         for policy in ("theta", "target"):
             st.markdown(f"**{text(f'control.of_{policy}')}**")
@@ -176,7 +182,7 @@ def _reshape(text: Catalogue) -> None:
             nucleus.number_input(text("control.top_p"), 0.01, 1.0, step=0.01, **state.bind(f"{policy}.top_p"))
         st.select_slider(
             text("control.epsilon"),
-            sorted({0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, scenario.epsilon}),
+            sorted({0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, now.epsilon}),
             format_func=lambda x: f"{x:g}",
             help=text("control.epsilon_help"),
             **state.bind("epsilon"),

@@ -6,6 +6,7 @@ Figures, formulas and tables all take them from here, so that a reader can match
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -69,6 +70,36 @@ SYMBOLS = MappingProxyType(
         "here": Symbol("α", r"\alpha", *_INK),
     }
 )
+
+
+_IN_TEXT = re.compile(r"([πα])_(θ|t|ref|KL|SNR)('?)(?:\^(\([^)]+\)|\w))?|([ηα])\*")
+_LATEX = {"π": r"\pi", "α": r"\alpha", "η": r"\eta", "θ": r"\theta", "−": "-"}
+
+
+def markdown(text: str) -> str:
+    """Text of the catalogue with its symbols (π_θ, π_t^(1−α), α_KL, η*) as LaTeX, for Markdown."""
+
+    def symbol(match: re.Match[str]) -> str:
+        letter, index, prime, power, starred = match.groups()
+        if starred:
+            return f"${_LATEX[starred]}^*$"
+        below = _LATEX.get(index, index if len(index) == 1 else rf"\mathrm{{{index}}}")
+        above = "".join(_LATEX.get(c, c) for c in (power or "").strip("()"))
+        return f"${_LATEX[letter]}_{{{below}}}{prime}" + (f"^{{{above}}}$" if above else "$")
+
+    return _IN_TEXT.sub(symbol, text)
+
+
+def html(text: str) -> str:
+    """Text of the catalogue with its symbols as HTML, for Plotly."""
+
+    def symbol(match: re.Match[str]) -> str:
+        letter, index, prime, power, starred = match.groups()
+        if starred:
+            return f"{starred}*"
+        return f"{letter}<sub>{index}</sub>{prime}" + (f"<sup>{power.strip('()')}</sup>" if power else "")
+
+    return _IN_TEXT.sub(symbol, text)
 
 
 def number(x: float, digits: int = 3) -> str:

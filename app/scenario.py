@@ -75,7 +75,8 @@ class Scenario:
     def parameter(self, name: str) -> float:
         """A parameter of the synthetic family, or its default."""
         chosen = dict(self.parameters)
-        return chosen.get(name, next(p.default for p in FAMILIES[self.source].parameters if p.name == name))
+        default = next(p.default for p in FAMILIES[self.source].parameters if p.name == name)
+        return float(chosen.get(name, default))
 
 
 _PLAIN = {"row": int, "reference": str, "weights": str, "alpha": float, "eta": float, "epsilon": float}

@@ -114,16 +114,15 @@ def figure(fig: go.Figure, key: str, alt: str) -> None:
 
 def numbers(entries: Sequence[tuple[str, str, str | None]]) -> None:
     """A row of labelled numbers (label, value, help)."""
-    with st.container(horizontal=True, gap="small"):
-        for label, value, help_text in entries:
-            st.metric(label, value, help=help_text, border=True, width="stretch")
+    for column, (label, value, help_text) in zip(st.columns(len(entries), gap="xsmall"), entries, strict=True):
+        column.metric(label, value, help=help_text, border=True)
 
 
-def verdict(view: View, found: Verdict, failed: str = "") -> None:
+def verdict(text: Catalogue, found: Verdict, failed: str = "") -> None:
     """What the document says beside what the computation finds. `failed` replaces the finding's numbers if given."""
-    text, key = view.text, f"claim.{found.claim}"
+    key = f"claim.{found.claim}"
     if found.outcome is Outcome.DOES_NOT_APPLY:
-        finding = text(f"{key}.undecided")
+        finding = text(f"{key}.{found.reason}")
     elif failed:
         finding = text(f"{key}.failed", status=failed)
     else:
@@ -139,10 +138,10 @@ def verdict(view: View, found: Verdict, failed: str = "") -> None:
 
 
 def _written(values: Mapping[str, float]) -> dict[str, str]:
-    as_percent, as_parameter = {"loss", "excess"}, {"alpha", "alpha_kl", "alpha_snr", "gap"}
+    as_percent, as_parameter = {"loss", "excess", "share"}, {"alpha", "alpha_kl", "alpha_snr", "gap"}
     exact = {"low", "high"}
     return {
-        name: percent(v)
+        name: f"{number(100 * v)} %"
         if name in as_percent
         else parameter(v)
         if name in as_parameter

@@ -134,10 +134,15 @@ def bind_view(name: str, default: Any) -> Binding:
     """Bind a widget to a setting of this session's view, such as a chart's scale: kept across pages, not in the URL."""
     stored = f"view.{name}"
     key = f"w.{stored}"
-    value = st.session_state.setdefault(stored, default)
+    value = st.session_state.get(stored, default)
     if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
         st.session_state[key] = value
     return {"key": key, "on_change": _commit_view, "args": (stored,)}
+
+
+def view_setting(name: str, default: Any) -> Any:
+    """A setting of this session's view, as `bind_view` keeps it."""
+    return st.session_state.get(f"view.{name}", default)
 
 
 def upload() -> LogitPair | None:
@@ -149,18 +154,21 @@ def upload() -> LogitPair | None:
 def set_upload(pair: LogitPair | None) -> None:
     """Keep an uploaded pair; its solved rows are forgotten."""
     st.session_state[_UPLOAD] = pair
-    st.session_state[_REPORTS] = []
+    st.session_state[_REPORTS] = {}
 
 
 def reports() -> list[RowReport]:
-    """Solved rows of the uploaded pair, growing while they are solved: a stopped run keeps what it has."""
-    found: list[RowReport] = st.session_state.setdefault(_REPORTS, [])
+    """Solved rows of the uploaded pair under the current weight convention.
+
+    The list grows while rows are solved: a stopped run keeps what it has.
+    """
+    found: list[RowReport] = st.session_state.setdefault(_REPORTS, {}).setdefault(weights(), [])
     return found
 
 
 def clear_reports() -> None:
     """Forget the solved rows; for callbacks."""
-    st.session_state[_REPORTS] = []
+    reports().clear()
 
 
 def register_pages(pages: Mapping[str, StreamlitPage]) -> None:

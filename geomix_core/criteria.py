@@ -159,8 +159,10 @@ def _snr(batch: PolicyBatch, weights: Weights) -> AlphaResult:
     equal = batch.support.equal.tolist()
 
     def status(i: int) -> Status:
-        if maxima.zero[i]:
+        if maxima.identical[i]:
             return Status.IDENTICAL
+        if maxima.silent[i]:
+            return Status.NO_SIGNAL
         if maxima.flat[i]:
             return Status.FLAT
         if not maxima.rows[i]:
@@ -182,7 +184,7 @@ def _snr(batch: PolicyBatch, weights: Weights) -> AlphaResult:
 def _double(values: Any, batch: PolicyBatch) -> Tensor:
     """As float64 on the batch's device, or on the CPU if that device has no float64 (MPS)."""
     device = batch.theta.device if batch.theta.dtype == torch.float64 else "cpu"
-    return torch.as_tensor(values).to(device=device, dtype=torch.float64)
+    return torch.as_tensor(values, dtype=torch.float64).to(device=device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def progress_map(
     """Exact progress over α in [0, 1] and η in [0, eta_max]. Raises CoverageError, DisjointSupportError."""
     atoms = _atoms(row)
     alpha, eta = _grid(row, 0.0, 1.0, points[0]), _grid(row, 0.0, eta_max, points[1])
-    progress = torch.stack([exact_progress(atoms, alpha, step, weights)[:, 0] for step in eta], -1)
+    progress = torch.stack([exact_progress(atoms, a, eta, weights)[:, 0] for a in alpha])
     best = _numpy(exact_step(atoms, alpha, weights))
     return ProgressMap(_numpy(alpha), _numpy(eta), progress.cpu().numpy(), np.where(np.isfinite(best), best, np.nan))
 

@@ -152,6 +152,9 @@ def _log_quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _same_shape(arrays: dict[str, Any], device: torch.device | str | None) -> dict[str, Tensor]:
     """Tensors `[B, V]` of equal shape, or a ShapeError that names both shapes."""
+    for name in ("theta", "target"):
+        if arrays[name] is None:
+            raise PolicyError(f"{name} is missing: expected an array [rows, tokens].")
     given = {name: _as_rows(x, name, device) for name, x in arrays.items() if x is not None}
     theta = given["theta"]
     for name, x in given.items():
@@ -169,13 +172,19 @@ def _as_rows(values: Any, name: str, device: torch.device | str | None) -> Tenso
     if isinstance(values, Tensor):
         x = values.detach()
     else:
-        array = np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of unequal length
+            raise ShapeError(f"{name} is not a rectangular array: expected [rows, tokens].") from error
         if array.dtype.kind not in "fiu":
             raise PolicyError(
                 f"{name} has dtype {array.dtype}: expected real numbers (float16, bfloat16, float32 or float64)."
             )
-        # torch wants native byte order and memory it may write to; it is never written to here.
-        array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+        if array.ndim == 0:
+            raise ShapeError(f"{name} has shape []: expected [rows, tokens], not a single number.")
+        # torch wants native byte order, at most 64 bits, and memory it may write to; it is never written to here.
+        dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+        array = array.astype(dtype, copy=not array.flags.writeable)
         x = torch.from_numpy(np.ascontiguousarray(array))
     if x.is_complex() or x.dtype == torch.bool:
         raise PolicyError(f"{name} has dtype {x.dtype}: expected real numbers.")

@@ -1,9 +1,10 @@
 """Learning progress of one update (document §1.2 to §3.6): signal Φ₁, noise Φ₂, SNR, step sizes and exact progress.
 
 The update is π_θ' ∝ π_θ exp(ηh) with tilt h = w·r. Two weight conventions: `importance`, w = π_θ/q (the document's),
-and `inverse`, w = q/π_θ (natural policy gradient on samples of q without importance correction). A token outside
-the support of π_θ cannot be moved by the update, so h = 0 there. Everything raises CoverageError on rows where the
-reward is infinite on a token that π_θ can produce; select rows with `batch.rows(batch.covered)`.
+and `inverse`, w = q/π_θ (natural policy gradient on samples of q without importance correction). No update can move a
+token that π_θ cannot produce; where π_t has such tokens, expectations under π_t are conditioned on the others (J is
+−∞ before and after otherwise). Everything raises CoverageError on rows where the reward is infinite on a token that
+π_θ can produce; select rows with `batch.rows(batch.covered)`.
 """
 
 from __future__ import annotations
@@ -103,9 +104,13 @@ class TiltFamily:
         reward = batch.reward.masked_fill(~batch.common, 0.0)
         self.reward_sign = reward.sign()
         self.log_abs_reward = reward.abs().log()
-        self.gap_sign = self.ell.sign() * self.reward_sign
-        self.log_abs_gap = self.log_theta + log_expm1_abs(self.ell)
-        """log|π_t − π_θ| on the support of π_θ, without cancellation; `gap_sign` is the sign of (π_t − π_θ)·r."""
+        lost = torch.where(batch.support.equal, 0.0, batch.support.target_mass.log())[:, None]
+        conditioned = (self.ell - lost).masked_fill(~batch.common, 0.0)
+        self.log_target = self.log_theta + conditioned
+        """log π_t, conditioned on the support of π_θ."""
+        self.gap_sign = conditioned.sign() * self.reward_sign
+        self.log_abs_gap = self.log_theta + log_expm1_abs(conditioned)
+        """log|π_t − π_θ| there, without cancellation; `gap_sign` is the sign of (π_t − π_θ)·r."""
 
     def rows(self, index: Tensor | slice) -> TiltFamily:
         """The same family for the selected rows, nothing recomputed."""
@@ -151,7 +156,9 @@ class TiltFamily:
         safe = torch.where(spread > 0, spread, torch.ones_like(spread))
         centred = centred / safe
         phi2 = centred.square().sum(-1)
-        d_phi2 = -2 * self.slope * (centred * scaled * self.ell).sum(-1) / safe.squeeze(-1)
+        steep = scaled * self.ell
+        steep = steep - self.root_theta * (self.root_theta * steep).sum(-1, keepdim=True)
+        d_phi2 = -2 * self.slope * (centred * steep).sum(-1) / safe.squeeze(-1)
 
         usable = (phi2 > 0) & (phi1 != 0)
         slope = d_phi1 / torch.where(usable, phi1, 1.0) - 0.5 * d_phi2 / torch.where(usable, phi2, 1.0)
@@ -180,20 +187,18 @@ def exact_progress(batch: PolicyBatch, alpha: Scalars, eta: Scalars, weights: We
     theta = family.log_theta.exp()
 
     reachable = family.log_theta != NEG_INF
-    u = (eta[..., None] * (h - (theta * h).sum(-1, keepdim=True))).masked_fill(~reachable, 0.0)
+    u = (eta[..., None] * (h - (theta * h).sum(-1, keepdim=True))).clamp(-HUGE, HUGE).masked_fill(~reachable, 0.0)
     small = eta * family.signal(a).phi1 - torch.log1p((theta * (torch.expm1(u.clamp(-2, 2)) - u)).sum(-1))
 
-    x = eta[..., None] * h
+    x = (eta[..., None] * h).clamp(-HUGE, HUGE)
     top = x.masked_fill(~reachable, NEG_INF).amax(-1, keepdim=True)
-    log_target = family.log_theta + family.ell
-    mean_x = eta * (family.reward_sign * torch.exp(log_target + family.log_abs(a))).sum(-1) - top.squeeze(-1)
+    mean_x = eta * (family.reward_sign * torch.exp(family.log_target + family.log_abs(a))).sum(-1) - top.squeeze(-1)
     # Where h itself had to be clamped, the same clamped h must stand in both terms (the bound then still holds).
-    unreachable = (1 - log_target.exp().sum(-1)).clamp(min=0)
-    clamped_mean = mul_where(log_target.exp(), x - top).sum(-1) - unreachable * top.squeeze(-1)
-    clamped = (eta[..., None].sign() * h >= HUGE).any(-1)
+    clamped_mean = mul_where(family.log_target.exp(), x - top).sum(-1)
+    clamped = (h.abs() >= HUGE).any(-1) | (x.abs() >= HUGE).any(-1)
     gain = torch.where(clamped, clamped_mean, mean_x)
     large = gain - torch.logsumexp(family.log_theta + (x - top), -1)
-    return torch.where(u.abs().amax(-1) <= 1, small, large)
+    return torch.where(eta == 0, torch.zeros_like(large), torch.where((u.abs().amax(-1) <= 1) & ~clamped, small, large))
 
 
 def updated_policy(batch: PolicyBatch, alpha: Scalars, eta: Scalars, weights: Weights = "importance") -> Tensor:
@@ -216,16 +221,16 @@ def exact_step(batch: PolicyBatch, alpha: Scalars, weights: Weights = "importanc
     signal = family.signal(a)
     h = family.tilt(a)
     theta = family.log_theta.expand(h.shape).reshape(-1, h.shape[-1])
-    centred = (h - (family.log_theta.exp() * h).sum(-1, keepdim=True)).reshape(-1, h.shape[-1])
-    phi1 = signal.phi1.reshape(-1)
+    # Centred where the root is: E_{π_θ'}[h − E_t[h]] = 0 loses no digits when π_θ' ends far from π_θ.
+    centred = (h - (family.log_target.exp() * h).sum(-1, keepdim=True)).reshape(-1, h.shape[-1])
 
     def slope(log_eta: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """dProgress/dη = Φ₁ − (E_{π_θ'}[h] − E_θ[h]), decreasing in η."""
+        """dProgress/dη = E_t[h] − E_{π_θ'}[h], decreasing in η."""
         i = torch.as_tensor(row.astype(np.int64), device=h.device)
         x = theta[i] + (as_parameter(np.exp(log_eta), batch)[:, None] * centred[i]).clamp(-HUGE, HUGE)
-        return (phi1[i] - (torch.softmax(x, -1) * centred[i]).sum(-1)).clamp(-HUGE, HUGE).cpu().numpy()
+        return (-(torch.softmax(x, -1) * centred[i]).sum(-1)).clamp(-HUGE, HUGE).cpu().numpy()
 
-    step = np.zeros(phi1.numel())
+    step = np.zeros(signal.sign.numel())
     rising = np.flatnonzero((signal.sign > 0).reshape(-1).cpu().numpy())
     if rising.size:
         guess = signal.log_quadratic_step.reshape(-1).clamp(-600, 600).cpu().numpy()[rising]

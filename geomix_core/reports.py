@@ -27,7 +27,7 @@ RowStatus = Status | Literal["invalid"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-_PLACEHOLDER = frozenset({Status.DISJOINT, Status.NO_COVERAGE, Status.OUT_OF_RANGE})
+_PLACEHOLDER = frozenset({Status.DISJOINT, Status.NO_COVERAGE, Status.NO_SIGNAL, Status.OUT_OF_RANGE})
 """Here α = 1/2 stands for no answer at all."""
 _UNIQUE = frozenset({Status.SOLVED, Status.SOLVED_ON_COMMON_SUPPORT})
 """Solutions, less those where every α is one."""

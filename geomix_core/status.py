@@ -20,6 +20,7 @@ class Status(StrEnum):
     SOLVED_ON_COMMON_SUPPORT = "solved_on_common_support"
     IDENTICAL = "identical"
     FLAT = "flat"
+    NO_SIGNAL = "no_signal"
     NO_INTERIOR_ROOT = "no_interior_root"
     NO_COVERAGE = "no_coverage"
     DISJOINT = "disjoint"
@@ -48,13 +49,18 @@ _EXPLANATIONS = {
     ),
     Status.IDENTICAL: Explanation(
         "Every α solves the criterion; α = 1/2 is reported.",
-        "The two policies are equal to rounding, so the family is a single point.",
+        "The policies are equal to rounding (on the tokens that π_θ can produce), so the family is a single point.",
         "Nothing to choose: sample from either policy.",
     ),
     Status.FLAT: Explanation(
         "Every α is optimal; α = 1/2 is reported.",
         "The criterion is constant along the family (with two tokens SNR always equals √χ²).",
         "Choose α by another criterion.",
+    ),
+    Status.NO_SIGNAL: Explanation(
+        "SNR is undefined, 0/0, for every α; α = 1/2 is only a placeholder.",
+        "The reward is zero on every token that π_θ can produce: the reference equals the target there.",
+        "Choose another reference, or choose α by KL symmetry.",
     ),
     Status.NO_INTERIOR_ROOT: Explanation(
         "No α in (0, 1) solves the criterion; the nearer end point is reported.",

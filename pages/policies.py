@@ -9,11 +9,11 @@ from geomix_app.views import policies as show
 view = shell.open_page("policies")
 shell.answer(view, show.answer(view))
 
+show.pair_numbers(view)
 left, right = st.columns([11, 9], gap="medium")
 with left:
     show.tokens(view, ("theta", "target"))
 with right:
-    show.pair_numbers(view)
     show.prompt(view)
     show.ratio(view)
 if not view.pair.covered:

@@ -11,9 +11,9 @@ shell.require_coverage(view)
 shell.answer(view, show.answer(view))
 alpha, eta = st.columns(2, gap="medium")
 with alpha:
-    controls.alpha_bar(view.text, controls.marks(view.row))
+    controls.alpha_bar(view.text, controls.marks(view.row), stacked=True)
 with eta:
-    controls.eta_bar(view.text, show.eta_marks(view))
+    controls.eta_bar(view.text, show.eta_marks(view), stacked=True)
 
 left, right = st.columns([11, 9], gap="medium")
 with left:

@@ -1,4 +1,4 @@
-"""What the core's tests share: seeded families of policies, Hypothesis strategies, and oracles that never call geomix_core.
+"""What the core's tests share: families of policies, Hypothesis strategies, and oracles that never call geomix_core.
 
 Two oracles: `Exact` evaluates one small row from the definitions in mpmath; the `np_…` functions are vectorised
 NumPy on whole rows of any vocabulary. Both start from the logits, not from anything that the core computed.

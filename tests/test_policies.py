@@ -117,12 +117,10 @@ def test_shift_and_size_of_logits_do_not_matter() -> None:
 # --- masks and supports ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("mask", "dtype"),
-    [(-INF, t) for t in FLOATS] + [(torch.finfo(t).min, t) for t in FLOATS] + [(-1e4, t) for t in FLOATS] + [(-1e9, torch.float32)],
-    ids=str,
-)
-def test_masked_logits_are_probability_zero(mask: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("mask", ["-inf", "finfo.min", "-1e4"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_masked_logits_are_probability_zero(mask: str, dtype: torch.dtype) -> None:
+    mask = torch.finfo(dtype).min if mask == "finfo.min" else float(mask)
     theta = torch.tensor([[0.0, 1.0, mask], [mask, 2.0, mask]], dtype=torch.float64).to(dtype)
     batch = PolicyBatch.from_logits(theta, torch.zeros(2, 3, dtype=dtype))
     assert (batch.theta == -INF).tolist() == [[False, False, True], [True, False, True]]
@@ -148,7 +146,7 @@ def test_support_sizes_and_masses() -> None:
     q = [[0.0, 0.25, 0.75, 0.0], [0.4, 0.3, 0.2, 0.1], [0.0, 0.0, 1.0, 0.0], [0.25, 0.25, 0.25, 0.25]]
     batch = PolicyBatch.from_probs(p, q)
     support = batch.support
-    assert batch.common.tolist() == [[a > 0 and b > 0 for a, b in zip(x, y, strict=True)] for x, y in zip(p, q, strict=True)]
+    assert batch.common.tolist() == ((np.array(p) > 0) & (np.array(q) > 0)).tolist()
     assert support.theta_size.tolist() == [2, 4, 1, 2]
     assert support.target_size.tolist() == [2, 4, 1, 4]
     assert support.common_size.tolist() == [1, 4, 0, 2]

@@ -1,4 +1,4 @@
-"""What must hold for every pair of policies, by Hypothesis: logits up to ±50, ties, duplicates, masks, tiny vocabularies.
+"""What must hold for every pair of policies (Hypothesis): logits up to ±50, ties, duplicates, masks, few tokens.
 
 Inequalities are exact in theory; the slack is the rounding of log-probabilities (`strategies.log_prob_error`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from strategies import (
     ALPHAS,
@@ -17,7 +17,6 @@ from strategies import (
     log_prob_error,
     logit_pairs,
     moment_error,
-    np_log_softmax,
 )
 
 from geomix_core import (
@@ -106,7 +105,8 @@ def test_effective_sample_size_is_a_fraction(pair, alpha: float) -> None:
     batch = PolicyBatch.from_logits(*pair)
     ess = ess_fraction(batch, alpha)
     assert ((ess >= 0) & (ess <= 1)).all()
-    assert torch.allclose(ess, (-renyi(batch.theta, e_geodesic(batch, alpha), 2.0)).exp(), rtol=slack(pair, 1), atol=1e-300)
+    by_renyi = (-renyi(batch.theta, e_geodesic(batch, alpha), 2.0)).exp()
+    assert torch.allclose(ess, by_renyi, rtol=slack(pair, 1), atol=1e-300)
 
 
 # --- learning progress -------------------------------------------------------------------------------------------
@@ -129,15 +129,15 @@ def test_progress_never_exceeds_the_divergence(policies, alpha: float, eta: floa
 
 
 @properties
-@given(st.one_of(logit_pairs(masks="covered"), logit_pairs(reference=True)), ALPHAS, CONVENTION)
+@given(st.one_of(logit_pairs(), logit_pairs(reference=True)), ALPHAS, CONVENTION)
 def test_snr_never_exceeds_the_root_of_chi_square(policies, alpha: float, weights: str) -> None:
     """|Φ₁| ≤ √χ²·√Φ₂ (Cauchy–Schwarz), up to max|h| times the rounding of Σ(π_t − π_θ) = 0."""
     batch = PolicyBatch.from_logits(*policies)
     signal = learning_signal(batch, alpha, weights)
-    log_w = (1 - alpha) * batch.log_ratio.masked_fill(~batch.common, 0) * (-1 if weights == "importance" else 1)
+    log_w = (1 - alpha) * batch.log_ratio * (-1 if weights == "importance" else 1)
     log_z = tilted_moments(batch, alpha).log_partition
     log_w = log_w + (log_z if weights == "importance" else -log_z)[:, None]
-    largest = (log_w.exp() * batch.reward.masked_fill(~batch.common, 0).abs()).max()
+    largest = (log_w.exp() * batch.reward.abs()).max()
     ceiling = (0.5 * (log_chi2(batch.target, batch.theta) + signal.log_phi2)).exp()
     assert (signal.phi1.abs() <= ceiling * (1 + 1e-9) + 16 * log_prob_error(*policies) * largest).all()
     assert not signal.snr.isnan().any()
@@ -150,8 +150,9 @@ def test_default_reference_has_no_negative_signal(pair, alpha: float, weights: s
     assert (learning_signal(PolicyBatch.from_logits(*pair), alpha, weights).sign >= 0).all()
 
 
-@properties
+@settings(properties, max_examples=40)
 @given(logit_pairs(reference=True), ALPHAS, CONVENTION)
+@example((np.zeros((1, 3)), np.array([[0.0, 13.0, 33.0]]), np.array([[0.0, 0.0, 1.0]])), 0.0, "importance")
 def test_progress_is_concave_in_the_step(policies, alpha: float, weights: str) -> None:
     """No step beats η_exact, half and twice of it least of all; and no η > 0 gains where Φ₁ < 0."""
     batch = PolicyBatch.from_logits(*policies)
@@ -259,7 +260,9 @@ def test_shifts_of_logits_do_not_matter(pair, a: float, b: float, weights: str) 
     if finite.any():
         one, other = one.rows(finite), other.rows(finite)
         x, y = (learning_signal(batch, 0.5, weights).snr for batch in (one, other))
-        assert torch.allclose(x, y, rtol=100 * error, atol=error * float(chi2(one.target, one.theta).max().clamp(max=1e6)))
+        # SNR is a mean over the weights e^ℓ − 1: its error is that of ℓ times 1 + √χ².
+        ceiling = 1 + float(chi2(one.target, one.theta).max().sqrt())
+        assert torch.allclose(x, y, rtol=100 * error, atol=error * ceiling)
 
 
 @properties
@@ -355,5 +358,3 @@ def test_compressed_rows_keep_their_curves(seed: int, weights: str) -> None:
         assert (x - y).abs().max() <= 1e-6 * x.abs().max()
     x, y = learning_signal(batch, GRID, weights).snr, learning_signal(small, GRID, weights).snr
     assert (x - y).abs().max() <= 1e-6 * x.max()
-
-

@@ -15,7 +15,9 @@ HEIGHT = 270
 
 def delta(style: Style, curves: FamilyCurves, here: float, alpha_kl: float | None) -> go.Figure:
     """Δ(α), strictly decreasing, with its root."""
-    figure = style.figure(style.text("figure.delta.title"), style.text("axis.alpha"), style.text("axis.nats"), HEIGHT)
+    figure = style.figure(
+        style.words("figure.delta.title"), style.words("axis.alpha"), style.words("axis.nats"), HEIGHT
+    )
     figure.add_hline(y=0, line={"color": HELPER, "width": 1})
     style.curve(figure, curves.alpha, curves.delta, "delta")
     _finish(style, figure, here)
@@ -29,7 +31,7 @@ def crossing(
 ) -> go.Figure:
     """KL to each end along α: they cross at the Chernoff information."""
     figure = style.figure(
-        style.text("figure.crossing.title"), style.text("axis.alpha"), style.text("axis.nats"), HEIGHT
+        style.words("figure.crossing.title"), style.words("axis.alpha"), style.words("axis.nats"), HEIGHT
     )
     for symbol in ("kl_to_theta", "kl_to_target"):
         style.curve(figure, curves.alpha, getattr(curves, symbol), symbol)
@@ -38,36 +40,42 @@ def crossing(
     style.label(figure, 0.98, curves.kl_to_target[-1], "kl_to_target", xanchor="right", xshift=-22)
     _finish(style, figure, here)
     if alpha_kl is not None and chernoff is not None:
-        style.mark(figure, alpha_kl, chernoff, "q", label=f"C = {chernoff:.4g}", position="top center")
-    figure.update_yaxes(range=[-0.04 * top, 1.12 * top])
+        style.mark(figure, alpha_kl, chernoff, "q")
+        style.callout(figure, alpha_kl, chernoff, f"C = {chernoff:.4g}", "q", at=0.62 * top)
+    figure.layout.yaxis.range = [-0.04 * top, 1.12 * top]
     return figure
 
 
 def log_partition(style: Style, curves: FamilyCurves, here: float, alpha_kl: float | None) -> go.Figure:
     """log Z(α), convex, with its minimum at the same α."""
     figure = style.figure(
-        style.text("figure.log_partition.title"), style.text("axis.alpha"), style.text("axis.nats"), HEIGHT
+        style.words("figure.log_partition.title"), style.words("axis.alpha"), style.words("axis.nats"), HEIGHT
     )
     style.curve(figure, curves.alpha, curves.log_partition, "log_partition")
     _finish(style, figure, here)
     if alpha_kl is not None:
         low = float(np.interp(alpha_kl, curves.alpha, curves.log_partition))
-        style.mark(figure, alpha_kl, low, "log_partition", label="−C", position="top center")
+        figure.layout.yaxis.range = [1.32 * low, -0.06 * low]
+        style.mark(
+            figure, alpha_kl, low, "log_partition", label=f"−C = {low:.4g}".replace("-", "−"), position="bottom center"
+        )
     return figure
 
 
 def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaximum, ...], ceiling: float) -> go.Figure:
     """SNR(α) with every local maximum and the ceiling √χ²; drawn dashed where Φ₁ < 0."""
-    figure = style.figure(style.text("figure.snr.title"), style.text("axis.alpha"), style.text("figure.snr.y"), HEIGHT)
+    figure = style.figure(
+        style.words("figure.snr.title"), style.words("axis.alpha"), style.words("figure.snr.y"), HEIGHT
+    )
     size = np.abs(curves.signed_snr)
     positive, negative = np.where(curves.signed_snr >= 0, size, np.nan), np.where(curves.signed_snr < 0, size, np.nan)
     style.curve(figure, curves.alpha, positive, "snr")
     if np.isfinite(negative).any():
-        style.curve(figure, curves.alpha, negative, "snr", name=style.text("figure.snr.negative"), width=1.5)
+        style.curve(figure, curves.alpha, negative, "snr", name=style.words("figure.snr.negative"), width=1.5)
         figure.data[-1].line.dash = "dot"
         figure.data[-1].showlegend = True
         figure.data[0].showlegend = False
-        figure.update_layout(showlegend=True)
+        figure.layout.showlegend = True
     top = float(np.nanmax(size)) if np.isfinite(size).any() else 1.0
     if np.isfinite(ceiling) and ceiling < 4 * top:
         figure.add_hline(y=ceiling, line={"color": style.colour("snr_ceiling"), "dash": "dot", "width": 1.5})
@@ -77,26 +85,26 @@ def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaxi
     for rank, peak in enumerate(maxima):
         label = f"α<sub>SNR</sub> = {peak.alpha:.4f}" if rank == 0 else f"{peak.alpha:.3f}"
         side = "left" if peak.alpha > 0.6 else "right" if peak.alpha < 0.4 else "center"
-        style.mark(figure, peak.alpha, peak.snr, "snr", label=label, shape="diamond" if rank == 0 else "diamond-open",
-                   position=f"bottom {side}")  # fmt: skip
-    figure.update_yaxes(range=[-0.04 * top, 1.18 * top])
+        shape = "diamond" if rank == 0 else "diamond-open"
+        style.mark(figure, peak.alpha, peak.snr, "snr", label=label, shape=shape, position=f"top {side}")
+    figure.layout.yaxis.range = [-0.04 * top, 1.18 * top]
     return figure
 
 
 def signal_and_noise(style: Style, curves: SignalCurves, here: float) -> go.Figure:
     """|Φ₁| and √Φ₂ along α on a log scale: SNR is the distance between them."""
     figure = style.figure(
-        style.text("figure.signal.title"), style.text("axis.alpha"), style.text("figure.signal.y"), HEIGHT
+        style.words("figure.signal.title"), style.words("axis.alpha"), style.words("figure.signal.y"), HEIGHT
     )
     for symbol, values in (("phi1", np.abs(curves.phi1)), ("phi2", np.sqrt(curves.phi2))):
         shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
         style.curve(figure, curves.alpha, shown, symbol, name=SYMBOLS[symbol].html)
-    figure.update_yaxes(type="log", exponentformat="power")
-    figure.update_layout(showlegend=True)
+    style.log_axis(figure.layout.yaxis, np.concatenate([np.abs(curves.phi1), np.sqrt(curves.phi2)]))
+    figure.layout.showlegend = True
     _finish(style, figure, here)
     return figure
 
 
 def _finish(style: Style, figure: go.Figure, here: float) -> None:
     style.here(figure, here)
-    figure.update_xaxes(range=[-0.02, 1.02])
+    figure.layout.xaxis.range = [-0.02, 1.02]

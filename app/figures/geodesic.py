@@ -23,32 +23,6 @@ def simplex(
     height: int = 420,
 ) -> go.Figure:
     """The triangle of three-token policies with the three paths, both ends and q_α."""
-    figure = style.figure(style.text("figure.simplex.title"), "", "", height)
-    for name, points in paths.items():
-        symbol = SYMBOLS[name]
-        figure.add_scatterternary(
-            a=points[:, 0],
-            b=points[:, 1],
-            c=points[:, 2],
-            mode="lines",
-            name=style.text(f"path.{name}"),
-            line={"color": style.colour(name), "dash": symbol.dash, "width": 3},
-            hoverinfo="skip",
-        )
-    for symbol_name, point in {**ends, "q": here}.items():
-        figure.add_scatterternary(
-            a=point[:1],
-            b=point[1:2],
-            c=point[2:],
-            mode="markers+text",
-            text=[SYMBOLS[symbol_name].html],
-            textposition="top center",
-            textfont={"color": style.colour(symbol_name), "size": 17},
-            marker={"color": style.colour(symbol_name), "size": 13, "line": {"color": style.paper, "width": 1.5}},
-            hovertemplate="(%{a:.3f}, %{b:.3f}, %{c:.3f})<extra></extra>",
-            showlegend=False,
-            cliponaxis=False,
-        )
     axes = {
         f"{key}axis": {
             "title": {"text": token_label(token), "font": {"size": 16}},
@@ -59,22 +33,52 @@ def simplex(
         }
         for key, token in zip("abc", tokens, strict=True)
     }
-    figure.update_layout(
+    figure = style.figure(
+        style.words("figure.simplex.title"),
+        "",
+        "",
+        height,
+        legend={"orientation": "v", "yanchor": "top"},
         ternary={**axes, "bgcolor": "rgba(0,0,0,0)"},
         margin={"l": 30, "r": 30, "t": 60, "b": 50},
-        showlegend=True,
-        legend={"orientation": "v", "x": 1, "y": 1, "yanchor": "top"},
     )
+    for name, points in paths.items():
+        symbol = SYMBOLS[name]
+        figure.add_scatterternary(
+            a=points[:, 0],
+            b=points[:, 1],
+            c=points[:, 2],
+            mode="lines",
+            name=style.words(f"path.{name}"),
+            line={"color": style.colour(name), "dash": symbol.dash, "width": 3},
+            hoverinfo="skip",
+        )
+    positions = {"theta": "top right", "target": "top left", "q": "bottom center"}
+    for symbol_name, point in {**ends, "q": here}.items():
+        figure.add_scatterternary(
+            a=point[:1],
+            b=point[1:2],
+            c=point[2:],
+            mode="markers+text",
+            text=[SYMBOLS[symbol_name].html],
+            textposition=positions[symbol_name],
+            textfont={"color": style.colour(symbol_name), "size": 17},
+            marker={"color": style.colour(symbol_name), "size": 13, "line": {"color": style.paper, "width": 1.5}},
+            hovertemplate="(%{a:.3f}, %{b:.3f}, %{c:.3f})<extra></extra>",
+            showlegend=False,
+            cliponaxis=False,
+        )
     return figure
 
 
 def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height: int = 420) -> go.Figure:
     """The two KLs against each other: the family is the Pareto front, the other paths lie above it."""
     figure = style.figure(
-        style.text("figure.plane.title"),
-        f"{SYMBOLS['theta'].html}: " + style.text("figure.plane.x"),
-        f"{SYMBOLS['target'].html}: " + style.text("figure.plane.y"),
+        style.words("figure.plane.title"),
+        style.words("figure.plane.x"),
+        style.words("figure.plane.y"),
         height,
+        legend={"orientation": "v", "x": 0.98, "y": 0.98, "yanchor": "top"},
     )
     for name, path in reversed(list(paths.items())):
         finite = np.isfinite(path.kl_to_theta) & np.isfinite(path.kl_to_target)
@@ -83,7 +87,7 @@ def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height:
             path.kl_to_theta[finite],
             path.kl_to_target[finite],
             name,
-            name=style.text(f"path.{name}"),
+            name=style.words(f"path.{name}"),
             hover="(%{x:.4g}, %{y:.4g})",
             width=3.5 if name == "e_geodesic" else 2.2,
         )
@@ -98,9 +102,19 @@ def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height:
         hoverinfo="skip",
         showlegend=False,
     )
+    _mark_ends(style, figure, paths["e_geodesic"])
     style.mark(figure, here.kl_to_theta, here.kl_to_target, "q", label=SYMBOLS["q"].html, position="bottom left")
-    figure.update_layout(showlegend=True, legend={"orientation": "v", "x": 0.98, "y": 0.98, "yanchor": "top"})
     return figure
+
+
+def _mark_ends(style: Style, figure: go.Figure, path: Path) -> None:
+    """Mark π_t and π_θ, where the path begins and ends."""
+    for symbol, index in (("target", 0), ("theta", -1)):
+        x, y = path.kl_to_theta[index], path.kl_to_target[index]
+        # On unequal supports the family ends at the policies' restrictions, not at the policies.
+        reaches = abs(y if symbol == "target" else x) < 1e-9
+        if reaches and np.isfinite([x, y]).all():
+            style.mark(figure, float(x), float(y), symbol, label=SYMBOLS[symbol].html, position="top right")
 
 
 def along_alpha(style: Style, curves: FamilyCurves, here: FamilyPoint, quantity: str, height: int = 260) -> go.Figure:
@@ -110,12 +124,12 @@ def along_alpha(style: Style, curves: FamilyCurves, here: FamilyPoint, quantity:
         "ess": (curves.ess, here.ess),
     }[quantity]
     figure = style.figure(
-        style.text(f"figure.{quantity}.title"), style.text("axis.alpha"), style.text(f"figure.{quantity}.y"), height
+        style.words(f"figure.{quantity}.title"), style.words("axis.alpha"), style.words(f"figure.{quantity}.y"), height
     )
     style.curve(figure, curves.alpha, values, quantity)
     style.here(figure, here.alpha)
     style.mark(figure, here.alpha, now, quantity)
-    figure.update_xaxes(range=[-0.01, 1.01])
+    figure.layout.xaxis.range = [-0.01, 1.01]
     if quantity == "ess":
-        figure.update_yaxes(range=[0, 1.05])
+        figure.layout.yaxis.range = [0, 1.05]
     return figure

@@ -14,7 +14,9 @@ _CRITERIA = {"kl": "q", "snr": "snr"}
 
 def alpha_histogram(style: Style, alpha_kl: Sequence[float], alpha_snr: Sequence[float]) -> go.Figure:
     """Histogram of α over rows for both criteria, counted in bins of 0.02."""
-    figure = style.figure(style.text("figure.rows.title"), style.text("axis.alpha"), style.text("figure.rows.y"), 320)
+    figure = style.figure(
+        style.words("figure.rows.title"), style.words("axis.alpha"), style.words("figure.rows.y"), 320
+    )
     edges = np.linspace(0, 1, 51)
     for name, values in (("kl", alpha_kl), ("snr", alpha_snr)):
         counts, _ = np.histogram(np.asarray(values), edges)
@@ -22,13 +24,12 @@ def alpha_histogram(style: Style, alpha_kl: Sequence[float], alpha_snr: Sequence
             x=(edges[:-1] + edges[1:]) / 2,
             y=counts,
             width=0.018,
-            name=style.text(f"figure.rows.{name}"),
+            name=style.words(f"figure.rows.{name}"),
             marker={"color": style.colour(_CRITERIA[name])},
             opacity=0.8,
             hovertemplate="α ≈ %{x:.2f}: %{y}<extra></extra>",
         )
-    figure.update_layout(barmode="overlay", showlegend=True)
-    figure.update_xaxes(range=[0, 1])
+    figure.layout.xaxis.range = [0, 1]
     return figure
 
 
@@ -36,18 +37,18 @@ def alpha_against_distance(
     style: Style, distance: Sequence[float], alpha_kl: Sequence[float], alpha_snr: Sequence[float]
 ) -> go.Figure:
     """α of each row against KL(π_t‖π_θ) of that row."""
-    figure = style.figure(style.text("figure.scatter.title"), style.text("figure.scatter.x"), "α", 320)
+    figure = style.figure(style.words("figure.scatter.title"), style.words("figure.scatter.x"), "α", 320)
     for name, values in (("kl", alpha_kl), ("snr", alpha_snr)):
         x, y = thin(np.asarray(distance), np.asarray(values), limit=900)
         figure.add_scatter(
             x=x,
             y=y,
             mode="markers",
-            name=style.text(f"figure.rows.{name}"),
+            name=style.words(f"figure.rows.{name}"),
             marker={"color": style.colour(_CRITERIA[name]), "size": 6, "opacity": 0.7},
             hovertemplate="KL = %{x:.4g}: α = %{y:.4f}<extra></extra>",
         )
-    figure.update_xaxes(type="log", exponentformat="power")
-    figure.update_yaxes(range=[-0.03, 1.03])
-    figure.update_layout(showlegend=True)
+    style.log_axis(figure.layout.xaxis, np.asarray(distance))
+    figure.layout.yaxis.range = [-0.03, 1.03]
+    figure.layout.showlegend = True
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ class Style:
     text: Catalogue
     theme: Theme
 
+    def words(self, key: str, **values: Any) -> str:
+        """A string of the catalogue, as HTML."""
+        return self.text.html(key, **values)
+
     @property
     def faint(self) -> str:
         """Grid and helper lines: a grey that both themes bear."""
@@ -37,11 +42,14 @@ class Style:
         """The colour of a symbol."""
         return SYMBOLS[symbol].colour(self.theme)
 
-    def figure(self, title: str, x: str, y: str, height: int = HEIGHT, **layout: Any) -> go.Figure:
-        """An empty figure with a title and labelled axes.
+    def figure(
+        self, title: str, x: str, y: str, height: int = HEIGHT, legend: Mapping[str, Any] | None = None, **layout: Any
+    ) -> go.Figure:
+        """An empty figure with a title and labelled axes; `legend` shows one, with these settings over the common ones.
 
         Text has no colour of its own: it then follows the reader's theme, also when the theme is switched in the menu,
-        which runs no script. Sizes are set one by one, because Streamlit's theme overrides a common one.
+        which runs no script. Sizes are set one by one, because Streamlit's theme overrides a common one. The layout is
+        given at once, because each `update_layout` of a figure costs ten times as much as its construction.
         """
         axis = {
             "gridcolor": self.faint,
@@ -52,36 +60,37 @@ class Style:
             "tickfont": {"size": 13},
             "automargin": True,
         }
-        figure = go.Figure()
-        figure.update_layout(
-            title={
-                "text": f"<b>{title}</b>",
-                "x": 0,
-                "xref": "container",
-                "y": 1,
-                "yref": "container",
-                "yanchor": "top",
-                "pad": {"t": 6, "l": 4},
-                "font": {"size": 16},
-            },
-            height=height,
-            margin={"l": 8, "r": 14, "t": 42, "b": 8},
-            xaxis={**axis, "title": {"text": x, "standoff": 6, "font": {"size": 14}}},
-            yaxis={**axis, "title": {"text": y, "standoff": 6, "font": {"size": 14}}},
-            showlegend=False,
-            legend={
-                "orientation": "h",
-                "x": 1,
-                "xanchor": "right",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "bgcolor": "rgba(0,0,0,0)",
-                "font": {"size": 14},
-                "title": {"text": ""},
-            },
-            **layout,
+        return go.Figure(
+            layout={
+                "title": {
+                    "text": f"<b>{title}</b>",
+                    "x": 0,
+                    "xref": "container",
+                    "y": 1,
+                    "yref": "container",
+                    "yanchor": "top",
+                    "pad": {"t": 6, "l": 4},
+                    "font": {"size": 16},
+                },
+                "height": height,
+                "margin": {"l": 8, "r": 14, "t": 42, "b": 8},
+                "xaxis": {**axis, "title": {"text": x, "standoff": 8, "font": {"size": 14}}},
+                "yaxis": {**axis, "title": {"text": y, "standoff": 14, "font": {"size": 14}}},
+                "showlegend": legend is not None,
+                "legend": {
+                    "orientation": "h",
+                    "x": 1,
+                    "xanchor": "right",
+                    "y": 1.0,
+                    "yanchor": "bottom",
+                    "bgcolor": "rgba(0,0,0,0)",
+                    "font": {"size": 14},
+                    "title": {"text": ""},
+                    **(legend or {}),
+                },
+                **layout,
+            }
         )
-        return figure
 
     def curve(
         self,
@@ -164,9 +173,44 @@ class Style:
             font={"color": self.colour(symbol), "size": 14},
         )
 
+    def callout(self, figure: go.Figure, x: float, y: float, text: str, symbol: str, *, at: float) -> None:
+        """A label away from its point, at height `at`, with a thin line to it: for points between curves."""
+        figure.add_annotation(
+            x=x,
+            y=y,
+            ax=x,
+            ay=at,
+            axref="x",
+            ayref="y",
+            text=text,
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1,
+            arrowcolor=HELPER,
+            standoff=7,
+            bgcolor=self.paper,
+            font={"color": self.colour(symbol), "size": 14},
+        )
+
+    def log_axis(self, axis: go.layout.XAxis | go.layout.YAxis, values: np.ndarray) -> None:
+        """A logarithmic axis with readable ticks: whole decades, or 1-2-5 where the values span less than two."""
+        shown = values[np.isfinite(values) & (values > 0)]
+        axis.type, axis.exponentformat = "log", "power"
+        if not len(shown):
+            return
+        low, high = np.log10(shown.min()), np.log10(shown.max())
+        if high - low >= 2:
+            axis.dtick = max(1, int(np.ceil((high - low) / 6)))
+            return
+        decades = range(int(np.floor(low)) - 1, int(np.ceil(high)) + 1)
+        ticks = [m * 10.0**d for d in decades for m in (1, 2, 5) if low - 0.3 <= np.log10(m) + d <= high + 0.3]
+        axis.tickvals, axis.ticktext = ticks, [f"{t:g}" for t in ticks]
+
     def here(self, figure: go.Figure, x: float, label: str = "") -> None:
         """The vertical line at the current value of the abscissa."""
-        figure.add_vline(x=x, line={"color": HELPER, "width": 1.2, "dash": "dot"})
+        figure.add_shape(
+            type="line", x0=x, x1=x, y0=0, y1=1, yref="y domain", line={"color": HELPER, "width": 1.2, "dash": "dot"}
+        )
         if label:
             figure.add_annotation(
                 x=x,

@@ -31,12 +31,13 @@ def token_bars(
     labels = [token_label(t) for t in tokens]
     # Two tokens may look alike; their rank keeps their rows apart.
     rows = np.arange(len(labels))
-    text = style.text
+    text = style.words
     figure = style.figure(
         text("figure.tokens.title", count=len(labels)),
         text("figure.tokens.x_log" if log_scale else "figure.tokens.x"),
         "",
         height,
+        legend={"traceorder": "normal"},
         barmode="group",
         bargap=0.28,
     )
@@ -54,23 +55,24 @@ def token_bars(
             )
         else:
             figure.add_bar(**shared, x=values, marker={"color": style.colour(symbol)})
-    figure.update_xaxes(type="log" if log_scale else "linear", exponentformat="power")
-    figure.update_yaxes(
-        tickmode="array", tickvals=rows, ticktext=labels, range=[len(labels) - 0.45, -0.55], showgrid=False
-    )
-    figure.update_layout(showlegend=True, legend={"traceorder": "normal"})
+    if log_scale:
+        style.log_axis(figure.layout.xaxis, np.concatenate(list(probabilities.values())))
+    axis = figure.layout.yaxis
+    axis.tickmode, axis.tickvals, axis.ticktext = "array", rows, labels
+    axis.range, axis.showgrid, axis.zeroline = [len(labels) - 0.45, -0.55], False, False
     return figure
 
 
-def ratio_histogram(style: Style, histogram: RatioHistogram, height: int = 300) -> go.Figure:
+def ratio_histogram(style: Style, histogram: RatioHistogram, *, log_scale: bool, height: int = 300) -> go.Figure:
     """The distribution of ℓ under each policy, as two outlines."""
     figure = style.figure(
-        style.text("figure.ratio.title"), style.text("figure.ratio.x"), style.text("figure.ratio.y"), height
+        style.words("figure.ratio.title"), style.words("figure.ratio.x"), style.words("figure.ratio.y"), height
     )
+    floor = 1e-5 if log_scale else 0.0
     for symbol, mass in (("theta", histogram.theta), ("target", histogram.target)):
         figure.add_scatter(
             x=histogram.edges,
-            y=np.append(mass, mass[-1]),
+            y=np.append(mass, mass[-1]).clip(min=floor),
             mode="lines",
             line={"color": style.colour(symbol), "shape": "hv", "width": 2},
             fill="tozeroy",
@@ -79,5 +81,8 @@ def ratio_histogram(style: Style, histogram: RatioHistogram, height: int = 300) 
             hovertemplate="ℓ ≈ %{x:.3g}: %{y:.3g}<extra>" + SYMBOLS[symbol].html + "</extra>",
         )
     figure.add_vline(x=0, line={"color": HELPER, "width": 1, "dash": "dot"})
-    figure.update_layout(showlegend=True)
+    if log_scale:
+        style.log_axis(figure.layout.yaxis, np.array([floor, 1.0]))
+        figure.layout.yaxis.range = [np.log10(floor), 0.1]
+    figure.layout.showlegend = True
     return figure

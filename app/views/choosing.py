@@ -29,21 +29,21 @@ def delta(view: View) -> None:
     """Δ(α) with its root."""
     family = _family(view)
     figure = figures.delta(view.style, family.curves, view.scenario.alpha, family.alpha_kl)
-    shell.figure(figure, "delta", view.text("figure.delta.title"))
+    shell.figure(figure, "delta", view.text.plain("figure.delta.title"))
 
 
 def crossing(view: View) -> None:
     """The two KLs, crossing at the Chernoff information."""
     family = _family(view)
     figure = figures.crossing(view.style, family.curves, view.scenario.alpha, family.alpha_kl, family.chernoff)
-    shell.figure(figure, "crossing", view.text("figure.crossing.title"))
+    shell.figure(figure, "crossing", view.text.plain("figure.crossing.title"))
 
 
 def log_partition_minimum(view: View) -> None:
     """log Z(α) with its minimum −C."""
     family = _family(view)
     figure = figures.log_partition(view.style, family.curves, view.scenario.alpha, family.alpha_kl)
-    shell.figure(figure, "log_partition", view.text("figure.log_partition.title"))
+    shell.figure(figure, "log_partition", view.text.plain("figure.log_partition.title"))
 
 
 def snr(view: View) -> None:
@@ -53,7 +53,7 @@ def snr(view: View) -> None:
         figure = figures.snr(
             view.style, signal.curves, view.scenario.alpha, signal.snr.maxima[0], view.pair.snr_ceiling
         )
-        shell.figure(figure, "snr", view.text("figure.snr.title"))
+        shell.figure(figure, "snr", view.text.plain("figure.snr.title"))
 
 
 def signal_and_noise(view: View) -> None:
@@ -61,7 +61,7 @@ def signal_and_noise(view: View) -> None:
     signal = _signal(view)
     if signal is not None:
         figure = figures.signal_and_noise(view.style, signal.curves, view.scenario.alpha)
-        shell.figure(figure, "signal", view.text("figure.signal.title"))
+        shell.figure(figure, "signal", view.text.plain("figure.signal.title"))
 
 
 def snr_remarks(view: View) -> None:
@@ -109,7 +109,7 @@ def choice_verdicts(view: View) -> None:
     found = compute.verdicts_on_choice(view.row.key, view.weights, view.row.batch)
     for verdict in found:
         failed = view.text(f"status.{status}") if verdict.claim == "theorem_4" and verdict.outcome == "fails" else ""
-        shell.verdict(view, verdict, failed)
+        shell.verdict(view.text, verdict, failed)
 
 
 def _family(view: View) -> compute.Family:

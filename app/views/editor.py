@@ -29,9 +29,11 @@ def table(view: View) -> None:
             hide_index=True,
             key="editor_table",
             column_config={
-                "token": st.column_config.TextColumn(words("column_token"), required=True, max_chars=80),
-                "theta": st.column_config.NumberColumn(words("column_theta"), required=True),
-                "target": st.column_config.NumberColumn(words("column_target"), required=True),
+                "token": st.column_config.TextColumn(
+                    view.text.plain("page.policies.column_token"), required=True, max_chars=80
+                ),
+                "theta": st.column_config.NumberColumn(view.text.plain("page.policies.column_theta"), required=True),
+                "target": st.column_config.NumberColumn(view.text.plain("page.policies.column_target"), required=True),
             },
         )
         if st.form_submit_button(words("apply"), type="primary"):

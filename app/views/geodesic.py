@@ -33,13 +33,13 @@ def simplex(view: View) -> None:
     ends = {"theta": batch.theta[0].exp().numpy(), "target": batch.target[0].exp().numpy()}
     here: np.ndarray = compute.mixture(batch, view.scenario.alpha)
     figure = figures.simplex(view.style, paths, ends, here, view.row.tokens)
-    shell.figure(figure, "simplex", view.text("figure.simplex.title"))
+    shell.figure(figure, "simplex", view.text.plain("figure.simplex.title"))
 
 
 def kl_plane(view: View) -> None:
     """The plane of the two KLs with the three paths."""
     planes = compute.planes(view.row.key, view.row.batch)
-    shell.figure(figures.kl_plane(view.style, planes, _here(view)), "plane", view.text("figure.plane.title"))
+    shell.figure(figures.kl_plane(view.style, planes, _here(view)), "plane", view.text.plain("figure.plane.title"))
 
 
 def log_partition_curve(view: View) -> None:
@@ -54,7 +54,7 @@ def ess_curve(view: View) -> None:
 
 def shortest_path(view: View) -> None:
     """The document's "shortest path" against the three lengths."""
-    shell.verdict(view, family_is_shortest(compute.lengths(view.row.key, view.row.batch)))
+    shell.verdict(view.text, family_is_shortest(compute.lengths(view.row.key, view.row.batch), view.row.batch))
 
 
 def _here(view: View) -> FamilyPoint:

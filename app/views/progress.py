@@ -4,7 +4,7 @@ from geomix_app import compute, shell
 from geomix_app.figures import progress as figures
 from geomix_app.notation import number, parameter, percent
 from geomix_app.shell import View
-from geomix_core.claims import expansion_is_second_order, quadratic_optimum_is_reached
+from geomix_core.claims import expansion_is_second_order, quadratic_optimum_is_possible
 from geomix_core.curves import ExpansionError
 from geomix_core.summary import LearningPoint
 
@@ -37,7 +37,7 @@ def against_step(view: View) -> None:
     point, s = _point(view), view.scenario
     curves = compute.step_curves(view.row.key, s.alpha, compute.step_range(point, s.eta), view.weights, view.row.batch)
     figure = figures.against_step(view.style, curves, point, s.eta, _now(view), view.pair.kl_target_theta)
-    shell.figure(figure, "step", view.text("figure.step.title"))
+    shell.figure(figure, "step", view.text.plain("figure.step.title"))
 
 
 def progress_map(view: View) -> None:
@@ -46,7 +46,7 @@ def progress_map(view: View) -> None:
     reach = compute.map_range(view.row.key, view.weights, s.eta, view.row.batch)
     grid = compute.progress_map(view.row.key, reach, view.weights, view.row.batch)
     figure = figures.progress_map(view.style, grid, s.alpha, s.eta, view.pair.kl_target_theta)
-    shell.figure(figure, "map", view.text("figure.map.title"))
+    shell.figure(figure, "map", view.text.plain("figure.map.title"))
 
 
 def progress_numbers(view: View) -> None:
@@ -67,13 +67,13 @@ def progress_numbers(view: View) -> None:
 
 def expansion_error(view: View) -> None:
     """The error of the expansion, log–log."""
-    shell.figure(figures.expansion_error(view.style, _error(view)), "error", view.text("figure.error.title"))
+    shell.figure(figures.expansion_error(view.style, _error(view)), "error", view.text.plain("figure.error.title"))
 
 
 def progress_verdicts(view: View) -> None:
     """Theorems 1 and 2 at this α."""
-    shell.verdict(view, expansion_is_second_order(_error(view)))
-    shell.verdict(view, quadratic_optimum_is_reached(_point(view), view.pair))
+    shell.verdict(view.text, expansion_is_second_order(_error(view)))
+    shell.verdict(view.text, quadratic_optimum_is_possible(_point(view), view.pair))
 
 
 def _point(view: View) -> LearningPoint:
@@ -82,7 +82,8 @@ def _point(view: View) -> LearningPoint:
 
 
 def _now(view: View) -> float:
-    return compute.progress(view.row.batch, view.scenario.alpha, view.scenario.eta, view.weights)
+    s = view.scenario
+    return float(compute.progress(view.row.key, s.alpha, s.eta, view.weights, view.row.batch))
 
 
 def _error(view: View) -> ExpansionError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -14,6 +15,7 @@ from geomix_app.figures import rows as figures
 from geomix_app.notation import number, parameter
 from geomix_app.scenario import REAL, UPLOAD
 from geomix_app.views.uploads import is_bundled
+from geomix_core.claims import snr_agrees_on_most_rows
 from geomix_core.crosscheck import CrossCheck
 from geomix_core.crosscheck import cross_check as check_rows
 from geomix_core.files import LogitPair
@@ -62,6 +64,7 @@ def summary(text: Catalogue, reports: Sequence[RowReport]) -> None:
                 st.caption(f"{text(f'page.validate.{name}_statuses')}: **{count:,}** × {text(f'status.{status}')}")
     if found.solved == 0:
         st.warning(text("page.validate.nothing"))
+    shell.verdict(text, snr_agrees_on_most_rows(reports))
 
 
 def distributions(text: Catalogue, reports: Sequence[RowReport]) -> None:
@@ -73,22 +76,31 @@ def distributions(text: Catalogue, reports: Sequence[RowReport]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         shell.figure(
-            figures.alpha_histogram(state.style(), alpha_kl, alpha_snr), "alpha_histogram", text("figure.rows.title")
+            figures.alpha_histogram(state.style(), alpha_kl, alpha_snr),
+            "alpha_histogram",
+            text.plain("figure.rows.title"),
         )
     with right:
         distance = [r.kl_target_theta or 0.0 for r in shown]
         shell.figure(
             figures.alpha_against_distance(state.style(), distance, alpha_kl, alpha_snr),
             "alpha_distance",
-            text("figure.scatter.title"),
+            text.plain("figure.scatter.title"),
         )
 
 
 def rows(text: Catalogue, pair: LogitPair, reports: Sequence[RowReport]) -> None:
     """The table; a selected row opens in the Explore pages."""
     st.markdown(f"**{text('page.validate.table')}** · {text('page.validate.table_hint')}")
+    table = _table(text, reports)
     event = st.dataframe(
-        _table(text, reports), hide_index=True, height=300, on_select="rerun", selection_mode="single-row", key="rows"
+        table,
+        hide_index=True,
+        height=300,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="rows",
+        column_config=_columns(text, table),
     )
     chosen = event.selection.rows
     with st.container(horizontal=True):
@@ -155,4 +167,17 @@ def _table(text: Catalogue, reports: Sequence[RowReport]) -> pd.DataFrame:
     frame = pd.DataFrame([{name: getattr(r, name) for name in names} for r in reports])
     if not frame["problem"].any():
         frame = frame.drop(columns="problem")
-    return frame.rename(columns={name: text(f"column.{name}") for name in names})
+    for status in ("status_kl", "status_snr"):
+        frame[status] = [text.plain(f"status_name.{s}") for s in frame[status]]
+    return frame
+
+
+def _columns(text: Catalogue, frame: pd.DataFrame) -> dict[str, Any]:
+    """Headings, and numbers to four decimals; the residual, which is rounding, in scientific notation."""
+    formats = dict.fromkeys(frame.select_dtypes("number").columns.drop("row"), "%.4f") | {"delta": "scientific"}
+    return {
+        name: st.column_config.NumberColumn(text.plain(f"column.{name}"), format=formats[name])
+        if name in formats
+        else st.column_config.Column(text.plain(f"column.{name}"))
+        for name in frame.columns
+    }

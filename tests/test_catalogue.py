@@ -1,0 +1,279 @@
+"""One catalogue in two languages: the same keys and placeholders; every key that the code asks for, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from apptest import PAGES
+
+import geomix_core.claims as claims_module
+from geomix_app.catalogue import LANGUAGES, catalogue, entries
+from geomix_app.scenario import SOURCES
+from geomix_core import claims, curves
+from geomix_core.claims import Outcome, Verdict
+from geomix_core.criteria import solve_alpha
+from geomix_core.geodesics import path_lengths
+from geomix_core.policies import PolicyBatch
+from geomix_core.progress import WEIGHTS, learning_signal
+from geomix_core.reports import RowReport, solve_rows
+from geomix_core.scenarios import FAMILIES, REFERENCES, synthetic
+from geomix_core.status import Status
+from geomix_core.summary import learning_point, pair_summary
+
+ROOT = Path(__file__).resolve().parent.parent
+KEYS = entries("en")
+
+
+# --- the two languages -------------------------------------------------------------------------------------------
+
+
+def test_languages_have_the_same_keys() -> None:
+    assert set(LANGUAGES) == {"en", "zh"}
+    en, zh = entries("en"), entries("zh")
+    assert sorted(en.keys() - zh.keys()) == []
+    assert sorted(zh.keys() - en.keys()) == []
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_languages_have_the_same_placeholders(key: str) -> None:
+    en, zh = (placeholders(entries(language)[key]) for language in ("en", "zh"))
+    assert en == zh
+    assert "" not in en
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_is_empty_or_padded(language: str) -> None:
+    assert [k for k, v in entries(language).items() if not v.strip() or v != v.strip() or "\n" in v] == []
+
+
+def test_chinese_speaks_chinese() -> None:
+    # Formulas, units of the interface that stay Latin, and names are no sentences.
+    english = [k for k, v in entries("zh").items() if v == KEYS[k] and re.search(r"[a-z]{3,} [a-z]{2,}", v)]
+    assert english == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_entry_renders_in_every_form(language: str) -> None:
+    text = catalogue(language)
+    for key, raw in entries(language).items():
+        filled = dict.fromkeys(placeholders(raw), "7")
+        for rendered in (text(key, **filled), text.html(key, **filled), text.plain(key, **filled)):
+            assert rendered
+            assert "{" not in re.sub(r"\$[^$]*\$", "", rendered)
+        assert "$" not in text.html(key, **filled)
+
+
+def test_values_are_not_taken_for_placeholders() -> None:
+    assert catalogue("en").plain("upload.rejected", name="{message}", message="{0}").startswith("{message} ")
+
+
+# --- what the code asks for --------------------------------------------------------------------------------------
+
+SCREEN = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pages/*.py")])
+ASKING = {"text", "words", "plain", "html"}
+ANY = "[^.]+"
+
+
+def prefix_of(path: Path) -> str:
+    """What `words` adds to a key: nothing in figures, the page's own section elsewhere."""
+    if "figures" in path.parts:
+        return ""
+    page = {"editor": "policies", "validation": "validate"}.get(path.stem, path.stem)
+    return f"page.{page}." if page in PAGES else ""
+
+
+def patterns(node: ast.expr) -> Iterator[str]:
+    """The keys that an expression can be, as regular expressions."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield re.escape(node.value)
+    elif isinstance(node, ast.IfExp):
+        yield from patterns(node.body)
+        yield from patterns(node.orelse)
+    elif isinstance(node, ast.JoinedStr):
+        variants = [""]
+        for place, part in enumerate(node.values):
+            if isinstance(part, ast.FormattedValue):
+                # A variable in front may hold several parts ("claim.theorem_4"), any other holds one.
+                free = [ANY] if place else [f"(?:{ANY}\\.)*{ANY}"]
+                ends = list(patterns(part.value)) if isinstance(part.value, ast.IfExp) else free
+            else:
+                ends = [re.escape(str(part.value))] if isinstance(part, ast.Constant) else []
+            variants = [v + end for v in variants for end in ends]
+        yield from variants
+
+
+def asked() -> Iterator[tuple[str, str, bool]]:
+    """(where, pattern, literal) for every key that the screen's sources ask a catalogue for."""
+    for path in SCREEN:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args):
+                continue
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            of_streamlit = isinstance(function, ast.Attribute) and getattr(function.value, "id", "") == "st"
+            if name not in ASKING or of_streamlit:
+                continue
+            prefix = prefix_of(path) if name == "words" else ""
+            for pattern in patterns(node.args[0]):
+                literal = ANY not in pattern
+                # A key made of variables alone says nothing; the families below say what it can be.
+                if literal or re.search("[a-z]", pattern.replace(ANY, "").replace("page", "")):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", re.escape(prefix) + pattern, literal
+
+
+def test_scan_sees_the_sources() -> None:
+    found = list(asked())
+    assert len([1 for *_, literal in found if literal]) > 80
+    assert {w.split(":")[0].split("/")[0] for w, *_ in found} == {"app", "pages"}
+
+
+def test_every_literal_key_exists() -> None:
+    missing = [(w, p) for w, p, literal in asked() if literal and not any(re.fullmatch(p, key) for key in KEYS)]
+    assert missing == []
+
+
+def test_every_composed_key_has_an_entry() -> None:
+    missing = [(w, p) for w, p, literal in asked() if not literal and not any(re.fullmatch(p, key) for key in KEYS)]
+    assert missing == []
+
+
+def claim_calls(function: str) -> Iterator[tuple[str, list[str]]]:
+    """(claim, further literal arguments) of every call of a function in the core's claims."""
+    for node in ast.walk(ast.parse(Path(claims_module.__file__).read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
+            literals = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            yield literals[0], literals[1:]
+
+
+def families() -> dict[str, set[str]]:
+    """Keys that are composed at run time, from the enumerations that they are composed of."""
+    decided = {claim for claim, _ in claim_calls("_decide")}
+    silent = {(claim, reason) for claim, reasons in claim_calls("_silent") for reason in reasons}
+    assert len(decided) >= 6
+    parameters = {p.name for f in FAMILIES.values() for p in f.parameters}
+    offered = {"policies": {"probs", "logits"}}
+    return {
+        "navigation": {f"nav.{p}" for p in PAGES} | {f"page.{p}.title" for p in PAGES},
+        "statuses": {f"status.{s}" for s in (*Status, "invalid")},
+        "names of statuses": {f"status_name.{s}" for s in (*Status, "invalid")},
+        "outcomes": {f"claim.{o}" for o in Outcome},
+        "sources": {f"source.{s}" for s in SOURCES},
+        "parameters": {f"parameter.{p}" for p in parameters},
+        "references": {f"reference.{r}" for r in REFERENCES},
+        "weights": {f"weights.{w}" for w in WEIGHTS},
+        "claims": {f"claim.{c}.{k}" for c in decided for k in ("where", "says", "found")} | {"claim.theorem_4.failed"},
+        "reasons": {f"claim.{c}.{reason}" for c, reason in silent},
+        "choices": {f"page.choosing.{c}" for c in ("kl_symmetry", "snr_row", "half", "on_policy", "off_policy")},
+        "kinds of table": {f"page.policies.{k}" for k in offered["policies"]},
+        "paths": {f"path.{p}" for p in ("e_geodesic", "m_geodesic", "fisher_rao")},
+        "assignment": {f"page.validate.by_{how}" for how in ("name", "order")},
+    }
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_member_of_a_family_has_an_entry(family: str) -> None:
+    assert sorted(families()[family] - KEYS.keys()) == []
+
+
+CLOSED = ("nav", "status", "status_name", "source", "parameter", "reference", "weights", "path")
+
+
+@pytest.mark.parametrize("section", CLOSED)
+def test_no_entry_is_left_of_a_member_that_went(section: str) -> None:
+    known = set().union(*families().values()) | {p.replace("\\", "") for _, p, literal in asked() if literal}
+    assert sorted(k for k in KEYS if k.startswith(f"{section}.") and k not in known) == []
+
+
+def test_every_column_of_the_table_is_a_field_of_the_report() -> None:
+    columns = {k.removeprefix("column.") for k in KEYS if k.startswith("column.")}
+    assert columns <= set(RowReport.__dataclass_fields__)
+
+
+def test_every_error_code_that_the_app_raises_has_words() -> None:
+    codes = {
+        str(node.exc.args[0].value)
+        for path in SCREEN
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and node.exc.args
+        and isinstance(node.exc.args[0], ast.Constant)
+        and getattr(node.exc.func, "id", "").endswith("Error")
+        and re.fullmatch(r"[a-z_]+", str(node.exc.args[0].value))
+    }
+    assert "upload_missing" in codes
+    assert sorted(f"error.{c}" for c in codes if f"error.{c}" not in KEYS) == []
+
+
+def test_every_entry_is_used() -> None:
+    known = set().union(*families().values())
+    patterns_ = {p for _, p, _ in asked()}
+    # "control.…" would pass for a use of the whole section: its members must stand somewhere by name. So must the
+    # codes of errors, which come from what was raised.
+    whole = {p for p in patterns_ if re.fullmatch(r"[a-z]+\\\.\[\^\.\]\+", p)}
+    used = [re.compile(p) for p in patterns_ - whole]
+    sections = [re.compile(p) for p in (*whole, rf"error\.{ANY}")]
+    sources = "\n".join(path.read_text("utf-8") for path in SCREEN)
+
+    def is_used(key: str) -> bool:
+        if key in known or any(p.fullmatch(key) for p in used):
+            return True
+        by_name = any(p.fullmatch(key) for p in sections) and f'"{key.rsplit(".", 1)[-1]}"' in sources
+        # A key may also travel through a variable, in full.
+        return by_name or f'"{key}"' in sources
+
+    assert whole
+    unused = [key for key in KEYS if not is_used(key)]
+    assert not unused, "\n".join(unused)
+
+
+# --- findings in words -------------------------------------------------------------------------------------------
+
+
+@cache
+def verdicts() -> tuple[Verdict, ...]:
+    """All claims checked on rows that between them hold, fail and do not apply."""
+    rows = [
+        synthetic("gaussian"),
+        synthetic("two_tokens"),
+        synthetic("near_identical", sigma=1e-6),
+        PolicyBatch.from_probs([0.5, 0.5], [0.5, 0.5]),
+    ]
+    found: list[Verdict] = []
+    for row in rows:
+        for weights in WEIGHTS:
+            kl, snr = solve_alpha(row, "kl_symmetry"), solve_alpha(row, "snr", weights)
+            point = learning_point(row, 0.5, weights)
+            at_kl = learning_signal(row, float(kl.alpha[0]), weights).snr.item()
+            error = curves.expansion_error(row, 0.5, abs(point.quadratic_step) or 1.0, weights)
+            found += [
+                claims.expansion_is_second_order(error),
+                claims.quadratic_optimum_is_possible(point, pair_summary(row)),
+                claims.kl_symmetry_is_unique(kl),
+                *claims.snr_agrees_with_kl_symmetry(kl, snr, at_kl),
+                claims.family_is_shortest(path_lengths(row), row),
+                claims.snr_agrees_on_most_rows(next(solve_rows(row.theta, row.target, weights=weights))),
+            ]
+    return tuple(found)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_finding_has_the_numbers_that_its_words_name(language: str) -> None:
+    text = entries(language)
+    decided = [v for v in verdicts() if v.outcome is not Outcome.DOES_NOT_APPLY]
+    assert {v.claim for v in decided} == {claim for claim, _ in claim_calls("_decide")}
+    for v in decided:
+        assert placeholders(text[f"claim.{v.claim}.found"]) <= v.numbers.keys(), v.claim
+    silent = [v for v in verdicts() if v.outcome is Outcome.DOES_NOT_APPLY]
+    assert silent
+    assert [v for v in silent if f"claim.{v.claim}.{v.reason}" not in text] == []
