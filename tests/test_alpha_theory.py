@@ -558,7 +558,8 @@ def test_snr_maximum_is_global(family: str, weights: str, referenced: bool) -> N
         assert float(result.residual) == best.log_slope
         low, high = result.bracket[0].tolist()
         assert low <= best.alpha <= high
-        assert high - low <= 1 / 64
+        # Two cells of the search where the maximum is a grid point.
+        assert high - low <= 1 / 32
         if np.abs(snr(GRID)).min() < 0.999 * height:  # a plateau has no place to compare
             # Heights within 1e-9 of the top reach √(2e-9/curvature) to either side.
             assert abs(snr(best.alpha)[0]) == pytest.approx(height, rel=1e-9)
