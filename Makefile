@@ -11,7 +11,7 @@ ARGS =
 
 help:
 	@echo "make app      set up .venv once, then run the app"
-	@echo "make test     run the tests            (ARGS=\"tests/test_cli.py -n 0\")"
+	@echo "make test     run the tests            (ARGS=\"tests/test_policies.py -n 0\")"
 	@echo "make lint     ruff, mypy and the import contracts"
 	@echo "make format   let ruff rewrite the code"
 	@echo "make clean    remove .venv and what the tools left behind"

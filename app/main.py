@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 import torch
 
-from geomix_app import controls, state
+from geomix_app import compute, controls, state
 
 PAGES = {
     "policies": ":material/bar_chart:",
@@ -41,3 +41,4 @@ with st.sidebar:
     controls.scenario(text)
     state.publish()
 page.run()
+compute.settle_memory()

@@ -38,8 +38,9 @@ from geomix_core.criteria import chernoff_information
 from geomix_core.geodesics import e_geodesic, path_lengths
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import WEIGHTS
-from geomix_core.scenarios import FAMILIES, REFERENCES, real_rows, synthetic
+from geomix_core.scenarios import FAMILIES, REFERENCES, real_rows, reference_policy, synthetic
 from geomix_core.summary import family_point, learning_point, pair_summary, top_tokens
+from geomix_core.transforms import top_k
 
 THREE = {"source": "three_tokens"}
 DISJOINT = {"source": CUSTOM, "table": '[["a",1,0],["b",0,1]]', "kind": "probs"}
@@ -156,12 +157,10 @@ def test_cut_target_has_no_answer_that_needs_coverage(page: str, reference: str)
     assert [w.value for w in at.warning] == ([] if page == "geodesic" else [notice])
     assert not at.error
     if page == "choosing":
-        assert answer(at) == text(
-            "page.choosing.answer_kl_only",
-            alpha_kl=parameter(alpha_kl(synthetic("top_k"))),
-            chernoff=number(float(chernoff_information(synthetic("top_k"))[0])),
-            status=text("status.no_coverage"),
-        )
+        # Truncation took the tokens that would balance it, so KL symmetry has no answer either.
+        status = solve_alpha(synthetic("top_k"), "kl_symmetry").status[0]
+        assert status == "no_interior_root"
+        assert answer(at) == text("page.choosing.answer_none", status=text(f"status.{status}"))
     if page == "progress":
         assert not figures(at)
 
@@ -300,13 +299,14 @@ EDGES = {
     "alpha": {"alpha": "1e-9"},
     "eta": {"eta": "1e-300"},
     "odd values": {"alpha": "0.123456789", "eta": "0.777777", "epsilon": "0.0123"},
-    **{f"{f.name}, low": {"source": f.name, **{p.name: f"{p.low:.10g}" for p in f.parameters}} for f in FAMILIES.values()},
     **{
-        f"{f.name}, high": {
-            "source": f.name,
-            **{p.name: "152000" if p.name == "vocabulary" else f"{p.high:.10g}" for p in f.parameters},
+        f"{family.name}, {end}": {
+            "source": family.name,
+            # The largest vocabulary is a matter of patience, not of the pages.
+            **{p.name: f"{getattr(p, end):.10g}" for p in family.parameters if (p.name, end) != ("vocabulary", "high")},
         }
-        for f in FAMILIES.values()
+        for family in FAMILIES.values()
+        for end in ("low", "high")
     },
 }  # fmt: skip
 
@@ -315,6 +315,14 @@ EDGES = {
 def test_values_at_the_ends_of_their_ranges_open(name: str) -> None:
     at = open_app("choosing", **EDGES[name])
     assert_readable(at)
+
+
+def test_row_beyond_the_last_is_the_last_in_words_and_numbers() -> None:
+    at = open_app("policies", row="1000000")
+    assert metrics(at, "policies")["kl_target_theta"] == number(pair_summary(bundled(7)).kl_target_theta)
+    picker = next(s for s in at.selectbox if s.key == "w.row")
+    assert picker.proto.raw_value.startswith("8 · ")
+    assert address(at)["row"] == "7"
 
 
 # --- moving about ------------------------------------------------------------------------------------------------
@@ -436,7 +444,7 @@ def test_policies_page_draws_the_policies(policy: str) -> None:
 def test_reshaping_changes_one_policy(name: str) -> None:
     at = open_app(**THREE)
     before = metrics(at, "policies")
-    value: float = {"temperature": 2.0, "top_k": 2, "top_p": 0.5}[name]
+    value: float = {"temperature": 2.0, "top_k": 1, "top_p": 0.5}[name]
     kind = at.slider if name == "temperature" else at.number_input
     run(kind(key=f"w.target.{name}").set_value(value))
     after = metrics(at, "policies")
@@ -524,8 +532,9 @@ def test_choosing_answers_with_the_solver_s_alphas(query: dict[str, str]) -> Non
     assert x[crossing[0]] <= kl <= x[crossing[-1] + 1]
 
 
-@pytest.mark.parametrize("source", ["three_tokens", "gaussian", "peaked"])
-@pytest.mark.parametrize("page", ["geodesic", "choosing", "progress"])
+@pytest.mark.parametrize(
+    ("page", "source"), [("geodesic", "gaussian"), ("choosing", "three_tokens"), ("progress", "peaked")]
+)
 def test_buttons_set_alpha_to_what_they_say(page: str, source: str) -> None:
     at = open_app(page, source=source, alpha="0.3333")
     batch = synthetic(source)
@@ -543,7 +552,24 @@ def test_buttons_set_alpha_to_what_they_say(page: str, source: str) -> None:
 
 
 def test_no_button_leads_where_there_is_no_answer() -> None:
-    at = open_app("choosing", source="top_k")
+    for source, answers in (("zipf", {"kl", "snr"}), ("top_k", set())):
+        at = open_app("choosing", source=source)
+        assert has(at, "button", "b.snap_half")
+        assert {name for name in ("kl", "snr") if has(at, "button", f"b.snap_{name}")} == answers
+
+
+def test_solved_on_the_common_support() -> None:
+    at = open_app("choosing", theta_top_k="40", target_top_k="40")
+    row = bundled()
+    batch = PolicyBatch(top_k(row.theta, 40), top_k(row.target, 40))
+    kl = solve_alpha(batch, "kl_symmetry")
+    assert kl.status[0] == "solved_on_common_support"
+    assert answer(at) == words(at)(
+        "page.choosing.answer_kl_only",
+        alpha_kl=parameter(float(kl.alpha[0])),
+        chernoff=number(float(chernoff_information(batch)[0])),
+        status=words(at)("status.no_coverage"),
+    )
     assert has(at, "button", "b.snap_kl")
     assert not has(at, "button", "b.snap_snr")
 
@@ -559,9 +585,8 @@ def test_table_of_choices_is_the_core_s() -> None:
     assert list(table[text("page.choosing.alpha")]) == [parameter(a) for a in alphas]
     for i, alpha in enumerate(alphas):
         here, learning = family_point(batch, alpha), learning_point(batch, alpha)
-        row = {column: table[text(f"page.choosing.{column}")][i] for column in ("kl_to_theta", "kl_to_target", "ess", "snr", "snr_share", "best_progress", "ceiling_share")}  # fmt: skip
         ceiling = pair_summary(batch).kl_target_theta
-        assert row == {
+        expected = {
             "kl_to_theta": number(here.kl_to_theta),
             "kl_to_target": number(here.kl_to_target),
             "ess": percent(here.ess),
@@ -570,24 +595,20 @@ def test_table_of_choices_is_the_core_s() -> None:
             "best_progress": number(learning.exact_gain),
             "ceiling_share": percent(learning.exact_gain / ceiling),
         }
+        assert {column: table[text(f"page.choosing.{column}")][i] for column in expected} == expected
 
 
-def test_several_maxima_are_told() -> None:
-    # Found by search: with a reference of its own a peaked row has more than one local maximum.
-    for seed in range(40):
-        batch = synthetic("peaked", vocabulary=10, seed=seed)
-        with_reference = PolicyBatch(batch.theta, batch.target, uniform_like(batch))
-        maxima = solve_alpha(with_reference, "snr").maxima[0]
-        if len(maxima) > 1:
-            break
+def test_several_maxima_and_a_negative_signal_are_told() -> None:
+    row = synthetic("three_tokens", seed=9)
+    batch = PolicyBatch(row.theta, row.target, reference_policy(row.theta, "uniform"))
+    maxima = solve_alpha(batch, "snr", "inverse").maxima[0]
     assert len(maxima) > 1
-    at = open_app("choosing", source="peaked", vocabulary="10", seed=str(seed), reference="uniform")
+    assert maxima[0].sign < 0
+    at = open_app("choosing", **THREE, seed="9", reference="uniform", weights="inverse")
     alphas = ", ".join(parameter(m.alpha) for m in maxima)
     assert [i.value for i in at.info] == [words(at)("page.choosing.maxima", count=str(len(maxima)), alphas=alphas)]
-
-
-def uniform_like(batch: PolicyBatch) -> Any:
-    return batch.theta * 0 - float(np.log(batch.vocab_size))
+    assert [w.value for w in at.warning] == [words(at)("page.choosing.negative")]
+    assert labelled(figures(at)["snr"], f"{maxima[1].alpha:.3f}") == pytest.approx((maxima[1].alpha, maxima[1].snr))
 
 
 # --- learning progress -------------------------------------------------------------------------------------------

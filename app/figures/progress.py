@@ -83,7 +83,7 @@ def progress_map(style: Style, grid: ProgressMap, alpha: float, eta: float, ceil
         z=share.T,
         zmin=-1,
         zmax=1,
-        zsmooth="best",
+        zsmooth="fast",
         colorscale=[(0, style.colour("target")), (0.5, middle), (1, style.colour("progress"))],
         colorbar={
             "tickformat": ".0%",

@@ -4,7 +4,7 @@ import numpy as np
 
 from geomix_app import compute, shell
 from geomix_app.figures import geodesic as figures
-from geomix_app.notation import number, parameter, percent
+from geomix_app.notation import number, parameter
 from geomix_app.shell import View
 from geomix_app.views.policies import tokens
 from geomix_core.claims import family_is_shortest
@@ -22,7 +22,7 @@ def answer(view: View) -> str:
         alpha=parameter(here.alpha),
         to_theta=number(here.kl_to_theta),
         to_target=number(here.kl_to_target),
-        ess=percent(here.ess),
+        ess=number(100 * here.ess),
     )
 
 

@@ -1,0 +1,86 @@
+"""The command line: help, version, and what `geomix app` hands to Streamlit. No server is started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from streamlit.web import cli as streamlit_cli
+
+import geomix_app
+from geomix_app.cli import main
+
+MAIN = str(Path(str(geomix_app.__file__)).parent / "main.py")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_help_names_the_commands() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    for command in main.commands:
+        assert f"  {command}" in result.output
+    assert "app" in main.commands
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_explains_itself(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f" {command} [OPTIONS]" in result.output
+    assert main.commands[command].help
+
+
+def test_version_is_the_package_s() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert version("geomix") in result.output
+
+
+def test_no_command_shows_the_help() -> None:
+    result = invoke()
+    assert "Usage:" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_unknown_command_is_refused() -> None:
+    result = invoke("serve")
+    assert result.exit_code == 2
+    assert "serve" in result.output
+
+
+@pytest.mark.parametrize("options", [[], ["--server.port", "8600"], ["--server.headless=true", "--theme.base", "dark"]])
+def test_app_runs_main_with_streamlit_s_options(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[list[str], str]] = []
+
+    def streamlit(arguments: list[str], prog_name: str) -> None:
+        called.append((arguments, prog_name))
+
+    monkeypatch.setattr(streamlit_cli.main, "main", streamlit)
+    result = invoke("app", *options)
+    assert result.exit_code == 0, result.output
+    assert called == [(["run", MAIN, *options], "streamlit")]
+    assert Path(MAIN).is_file()
+
+
+def test_help_does_not_wait_for_streamlit_or_torch() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from geomix_app.cli import main;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "print([m for m in ('streamlit', 'plotly') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def test_console_script_starts() -> None:
+    script = Path(sys.executable).parent / "geomix"
+    done = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=True, timeout=120)
+    assert version("geomix") in done.stdout
