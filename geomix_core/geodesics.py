@@ -39,12 +39,17 @@ class TiltedMoments:
     @property
     def kl_to_theta(self) -> Tensor:
         """KL(q_α‖π_θ) = (1−α)Δ − log Z, nats."""
-        return ((1 - self.alpha) * self.mean - self.log_partition).clamp(min=0)
+        return _above_rounding((1 - self.alpha) * self.mean - self.log_partition)
 
     @property
     def kl_to_target(self) -> Tensor:
         """KL(q_α‖π_t) = −αΔ − log Z, nats."""
-        return (-self.alpha * self.mean - self.log_partition).clamp(min=0)
+        return _above_rounding(-self.alpha * self.mean - self.log_partition)
+
+
+def _above_rounding(divergence: Tensor) -> Tensor:
+    """A difference of numbers of order one carries rounding of 1e-16: what does not exceed it, or is negative, is 0."""
+    return torch.where(divergence > 1e-15, divergence, torch.zeros_like(divergence))
 
 
 def as_parameter(value: Scalars, batch: PolicyBatch) -> Tensor:

@@ -19,7 +19,8 @@ def against_step(
     """Exact, first- and second-order progress; η* and the exact optimum; the ceiling KL(π_t‖π_θ)."""
     figure = style.figure(style.words("figure.step.title"), style.words("axis.eta"), style.words("axis.nats"), HEIGHT)
     figure.add_hline(y=0, line={"color": HELPER, "width": 1})
-    tallest = max(float(curves.exact.max()), min(point.quadratic_gain, 4 * ceiling), 1e-300)
+    tallest = max(float(curves.exact.max()), min(point.quadratic_gain, 4 * ceiling))
+    tallest = tallest if tallest > 1e-15 else 1.0  # identical policies: nothing to gain, nothing to scale by
     if np.isfinite(ceiling) and ceiling < 12 * tallest:
         figure.add_hline(y=ceiling, line={"color": style.colour("ceiling"), "dash": "dot", "width": 2})
         style.label(figure, curves.eta[-1], ceiling, "ceiling", xanchor="right", yanchor="bottom")
