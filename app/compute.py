@@ -138,8 +138,10 @@ def _from_table(scenario: Scenario) -> PolicyBatch:
     if scenario.table_kind == "logits":
         return PolicyBatch.from_logits(theta, target)
     for weights in (theta, target):
-        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
             raise PolicyError("table_weights")
+    # By the largest first: the sum of weights near the limit of a float would overflow.
+    theta, target = theta / theta.max(), target / target.max()
     return PolicyBatch.from_probs(theta / theta.sum(), target / target.sum())
 
 
@@ -304,7 +306,7 @@ def _choice(
         alpha,
         *kls,
         learning.signed_snr,
-        abs(learning.signed_snr) / best if best > 0 else None,
+        abs(learning.signed_snr) / best if 0 < best < np.inf else None,
         learning.exact_gain,
         learning.exact_gain / pair_.kl_target_theta if 0 < pair_.kl_target_theta < np.inf else None,
     )

@@ -125,6 +125,7 @@ def _source_options(text: Catalogue) -> None:
     source = state.scenario().source
     if source == REAL:
         prompts = real_rows().prompts
+        _keep_row_within(len(prompts) - 1)
         st.selectbox(
             text("control.row_real"),
             range(len(prompts)),
@@ -135,10 +136,17 @@ def _source_options(text: Catalogue) -> None:
         pair = state.upload()
         if pair is not None and len(pair.theta) > 1:
             last = len(pair.theta) - 1
+            _keep_row_within(last)
             st.number_input(text("control.row_upload", last=last), 0, last, step=1, **state.bind("row"))
     elif source != CUSTOM:
         for parameter in FAMILIES[source].parameters:
             _parameter(text, parameter)
+
+
+def _keep_row_within(last: int) -> None:
+    """A link may name a row that this source does not have: it then gets the last."""
+    if state.scenario().row > last:
+        state.update(row=last)
 
 
 def _parameter(text: Catalogue, p: Parameter) -> None:

@@ -110,17 +110,22 @@ def number(x: float, digits: int = 3) -> str:
         return "∞" if x > 0 else "−∞"
     if x == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(float(f"{x:.{digits - 1}e}"))))
+    mantissa, _, power = f"{x:.{digits - 1}e}".partition("e")  # rounded first: 9.996 is 10.0, not 9.10
+    exponent = int(power)
     if -4 < exponent < 5:
         text = f"{x:.{max(digits - 1 - exponent, 0)}f}"
-        return text.replace("-", "−")
-    mantissa = f"{x / 10.0**exponent:.{digits - 1}f}"
-    return f"{mantissa}×10{_superscript(exponent)}".replace("-", "−")
+    else:
+        text = f"{mantissa}×10{_superscript(exponent)}"
+    return text.replace("-", "−")
 
 
 def percent(x: float, digits: int = 1) -> str:
     """A share as a percentage."""
-    return "∞" if math.isinf(x) else f"{100 * x:.{digits}f} %".replace("-", "−")
+    if math.isnan(x):
+        return "—"
+    if math.isinf(x):
+        return number(x)
+    return f"{100 * x:.{digits}f} %".replace("-", "−")
 
 
 def parameter(x: float) -> str:

@@ -19,6 +19,7 @@ from geomix_core.scenarios import FAMILIES, REFERENCES, Parameter
 REAL, CUSTOM, UPLOAD = "real", "custom", "upload"
 SOURCES: tuple[str, ...] = (REAL, *FAMILIES, CUSTOM, UPLOAD)
 MAX_TABLE_ROWS = 64
+MAX_TABLE_TEXT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Scenario:
 
     source: str = REAL
     parameters: tuple[tuple[str, float], ...] = ()
-    """Parameters of a synthetic family that differ from their defaults."""
+    """Parameters of a synthetic family that differ from their defaults, in order of their names."""
     row: int = 0
     table: tuple[TableRow, ...] = DEFAULT_TABLE
     table_kind: str = "probs"
@@ -65,6 +66,12 @@ class Scenario:
     weights: str = "importance"
     alpha: float = 0.5
     eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        # One canonical form, so that equal scenarios have equal keys and equal links.
+        defaults = {p.name: p.default for p in FAMILIES[self.source].parameters} if self.source in FAMILIES else {}
+        chosen = tuple(sorted((name, float(v)) for name, v in self.parameters if v != defaults.get(name)))
+        object.__setattr__(self, "parameters", chosen)
 
     @property
     def policies_key(self) -> str:
@@ -79,6 +86,11 @@ class Scenario:
         return float(chosen.get(name, default))
 
 
+def with_parameter(scenario: Scenario, name: str, value: float) -> Scenario:
+    """The scenario with one parameter of its family set."""
+    return replace(scenario, parameters=tuple({**dict(scenario.parameters), name: value}.items()))
+
+
 _PLAIN = {"row": int, "reference": str, "weights": str, "alpha": float, "eta": float, "epsilon": float}
 _RESHAPE = {"temperature": float, "top_k": int, "top_p": float}
 _ALLOWED = {"source": SOURCES, "reference": REFERENCES, "weights": WEIGHTS}
@@ -87,7 +99,7 @@ _RANGES = {
     "eta": (0.0, 1000.0),
     "epsilon": (0.0, 1.0),
     "row": (0, 10**9),
-    "temperature": (0.05, 20.0),
+    "temperature": (0.05, 4.0),
     "top_k": (0, 10**9),
     "top_p": (0.01, 1.0),
 }
@@ -151,13 +163,13 @@ def from_query(query: Mapping[str, str]) -> tuple[Scenario, tuple[str, ...]]:
         value = read(p.name, float, p.name, p.default)
         if not _fits(p, value):
             problems.append(p.name)
-        elif value != p.default:
+        else:
             parameters.append((p.name, value))
     table, kind = DEFAULT.table, DEFAULT.table_kind
     if source == CUSTOM and "table" in query:
         try:
             table = _read_table(query["table"])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             problems.append("table")
         kind = query.get("kind", kind)
         if kind not in ("probs", "logits"):
@@ -174,6 +186,8 @@ def _fits(parameter: Parameter, value: float) -> bool:
 
 
 def _read_table(text: str) -> tuple[TableRow, ...]:
+    if len(text) > MAX_TABLE_TEXT:
+        raise ValueError("a table in a link is short")
     rows = json.loads(text)
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_TABLE_ROWS:
         raise ValueError("a table has between one row and the limit")

@@ -19,7 +19,7 @@ from streamlit.navigation.page import Page as StreamlitPage
 from geomix_app.catalogue import LANGUAGES, Catalogue, catalogue
 from geomix_app.figures.style import Style
 from geomix_app.notation import Theme
-from geomix_app.scenario import Reshape, Scenario, from_query, to_query
+from geomix_app.scenario import Reshape, Scenario, from_query, to_query, with_parameter
 from geomix_core.files import LogitPair
 from geomix_core.progress import Weights
 from geomix_core.reports import RowReport
@@ -228,7 +228,7 @@ def _set(current: Scenario, path: str, value: Any) -> Scenario:
             changes |= {"row": 0, "parameters": ()}
         return replace(current, **changes)
     if head == "parameters":
-        return replace(current, parameters=tuple(sorted({**dict(current.parameters), name: float(value)}.items())))
+        return with_parameter(current, name, value)
     reshape: Reshape = getattr(current, head)
     reshaped: dict[str, Any] = {head: replace(reshape, **{name: value})}
     return replace(current, **reshaped)

@@ -469,7 +469,7 @@ def test_alpha_on_the_geodesic_page_moves_everything() -> None:
             alpha=parameter(alpha),
             to_theta=number(here.kl_to_theta),
             to_target=number(here.kl_to_target),
-            ess=percent(here.ess),
+            ess=number(100 * here.ess),
         )
         drawn = figures(at)
         q = values(trace(drawn["tokens"], SYMBOLS["q"].html)["x"])

@@ -21,7 +21,7 @@ def token_label(token: str, limit: int = 18) -> str:
     elif not visible.strip():
         visible = "␣" * len(visible)
     shown = visible if len(visible) <= limit else visible[: limit - 1] + "…"
-    return html.escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown))
+    return html.escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown), quote=False)
 
 
 def token_bars(

@@ -32,8 +32,12 @@ FLAGS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks for groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs the browser, and runs in one process, so that one server is enough."""
+    """Everything here needs the browser, and belongs in one process, so that one server is enough.
+
+    pytest-xdist 3.8 overlooks groups under pytest 9.2 (pytest-xdist issue 1386): each process then has its own server.
+    """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)

@@ -133,7 +133,8 @@ class Reader:
 
     def press_key(self, key: str) -> None:
         """Press a button by its widget's key."""
-        self.page.locator(f".st-key-{css(key)} button").click()
+        # A button with help stands twice in the page: one of them is for narrow screens, and hidden.
+        self.page.locator(f".st-key-{css(key)} button").filter(visible=True).click()
         self.wait()
 
     def speak(self, language: str) -> None:
