@@ -112,11 +112,9 @@ def number(x: float, digits: int = 3) -> str:
         return "0"
     mantissa, _, power = f"{x:.{digits - 1}e}".partition("e")  # rounded first: 9.996 is 10.0, not 9.10
     exponent = int(power)
-    if -4 < exponent < 5:
-        text = f"{x:.{max(digits - 1 - exponent, 0)}f}"
-    else:
-        text = f"{mantissa}×10{_superscript(exponent)}"
-    return text.replace("-", "−")
+    if not -4 < exponent < 5:
+        return f"{mantissa}×10{_superscript(exponent)}".replace("-", "−")
+    return f"{x:.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
 
 
 def percent(x: float, digits: int = 1) -> str:

@@ -285,6 +285,39 @@ def test_curves_are_the_core_s(theme: Theme) -> None:
         assert (line["color"], line["dash"]) == (SYMBOLS[symbol].colour(theme), SYMBOLS[symbol].dash)
 
 
+def test_paths_in_the_plane_are_the_core_s() -> None:
+    style, r = Style(catalogue("en"), "light"), results("three_tokens")
+    figure = geodesic.kl_plane(style, r["planes"], r["here"])
+    assert set(r["planes"]) == {"e_geodesic", "m_geodesic", "fisher_rao"}
+    for name, path in r["planes"].items():
+        x, y = curve_of(figure, style.words(f"path.{name}"))
+        assert len(x) > 90, name
+        finite = np.isfinite(path.kl_to_theta) & np.isfinite(path.kl_to_target)
+        np.testing.assert_array_equal(x, path.kl_to_theta[finite])
+        np.testing.assert_array_equal(y, path.kl_to_target[finite])
+
+
+def test_errors_of_the_expansion_and_the_spread_of_ell_are_the_core_s() -> None:
+    style, r = Style(catalogue("en"), "light"), results("three_tokens")
+    drawn = spec(progress.expansion_error(style, r["error"]))["data"]
+    for t, errors, slope in zip(
+        drawn,
+        (r["error"].first_order, r["error"].second_order),
+        (r["error"].first_slope, r["error"].second_slope),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(values(t["x"]), r["error"].eta)
+        shown = np.isfinite(values(t["y"]))
+        assert shown.sum() > 20
+        np.testing.assert_array_equal(values(t["y"])[shown], errors[shown])
+        assert f"{slope:.2f}" in t["name"]
+    spread = tokens.ratio_histogram(style, r["histogram"], log_scale=False)
+    for policy in ("theta", "target"):
+        x, y = curve_of(spread, SYMBOLS[policy].html)
+        np.testing.assert_array_equal(x, r["histogram"].edges)
+        np.testing.assert_array_equal(y[:-1], getattr(r["histogram"], policy))
+
+
 def test_snr_is_drawn_apart_where_the_signal_is_negative() -> None:
     alpha = np.linspace(0, 1, 5)
     signed = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
@@ -310,6 +343,10 @@ def test_map_shows_shares_of_the_ceiling() -> None:
     heat = next(t for t in figure["data"] if t["type"] == "heatmap")
     expected = np.clip(r["map"].progress / ceiling, -1, 1).T
     np.testing.assert_allclose(values(heat["z"]).reshape(expected.shape), expected)
+    ridge = trace(figure, Style(catalogue("en"), "light").words("figure.map.ridge"))
+    inside = r["map"].best_eta <= r["map"].eta[-1]
+    assert inside.any()
+    np.testing.assert_array_equal(values(ridge["y"]), np.where(inside, r["map"].best_eta, np.nan))
     assert expected.max() <= 1 + 1e-12
 
 

@@ -61,7 +61,7 @@ def test_number(x: float, written: str) -> None:
     assert number(x) == written
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 6))
+@given(st.floats(-1e308, 1e308), st.integers(1, 6))  # rounding up beyond that cannot be read back
 @example(9.995, 3)
 @example(99.95, 3)
 @example(0.9995, 3)

@@ -79,7 +79,10 @@ def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaxi
     top = float(np.nanmax(size)) if np.isfinite(size).any() else 1.0
     if np.isfinite(ceiling) and ceiling < 4 * top:
         figure.add_hline(y=ceiling, line={"color": style.colour("snr_ceiling"), "dash": "dot", "width": 1.5})
-        style.label(figure, 0.01, ceiling, "snr_ceiling", yanchor="bottom")
+        # At the end away from the highest maximum, which has a label of its own.
+        left = not maxima or maxima[0].alpha > 0.5
+        at, anchor = (0.01, "left") if left else (0.99, "right")
+        style.label(figure, at, ceiling, "snr_ceiling", xanchor=anchor, yanchor="bottom")
         top = max(top, ceiling)
     _finish(style, figure, here)
     for rank, peak in enumerate(maxima):

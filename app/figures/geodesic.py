@@ -38,9 +38,9 @@ def simplex(
         "",
         "",
         height,
-        legend={"orientation": "v", "yanchor": "top"},
+        legend={"x": 0.5, "xanchor": "center", "y": -0.16, "yanchor": "top"},
         ternary={**axes, "bgcolor": "rgba(0,0,0,0)"},
-        margin={"l": 30, "r": 30, "t": 60, "b": 50},
+        margin={"l": 30, "r": 30, "t": 60, "b": 90},
     )
     for name, points in paths.items():
         symbol = SYMBOLS[name]

@@ -41,7 +41,7 @@ def against_step(
             "second_order",
             label="η*",
             shape="square",
-            position="bottom right",
+            position="top center",
         )
     if 0 < point.exact_step <= last:
         style.mark(

@@ -13,6 +13,7 @@ from geomix_app.catalogue import Catalogue
 from geomix_app.notation import SYMBOLS, Theme
 
 HEIGHT = 300
+MARGIN = {"l": 8, "r": 14, "t": 42, "b": 8}
 HELPER = "#8a949c"
 """Helper lines (axes through zero, the current α): a grey that both themes bear."""
 
@@ -73,7 +74,7 @@ class Style:
                     "font": {"size": 16},
                 },
                 "height": height,
-                "margin": {"l": 8, "r": 14, "t": 42, "b": 8},
+                "margin": MARGIN,
                 "xaxis": {**axis, "title": {"text": x, "standoff": 8, "font": {"size": 14}}},
                 "yaxis": {**axis, "title": {"text": y, "standoff": 14, "font": {"size": 14}}},
                 "showlegend": legend is not None,

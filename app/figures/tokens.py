@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from geomix_app.figures.style import HELPER, Style
+from geomix_app.figures.style import HELPER, MARGIN, Style
 from geomix_app.notation import SYMBOLS
 from geomix_core.summary import RatioHistogram
 
@@ -38,6 +38,8 @@ def token_bars(
         "",
         height,
         legend={"traceorder": "normal"},
+        # A narrow figure has no room for title and legend side by side.
+        margin=MARGIN | {"t": 64 if height < 300 else 42},
         barmode="group",
         bargap=0.28,
     )
