@@ -59,7 +59,6 @@ class Signal:
     """What depends on the weight convention; only rows with coverage have it."""
 
     snr: AlphaResult
-    curves: curves.SignalCurves
     snr_at_kl: float
 
     @property
@@ -179,10 +178,16 @@ def family(key: str, _batch: PolicyBatch) -> Family:
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def signal(key: str, weights: Weights, _batch: PolicyBatch) -> Signal:
-    """α_SNR with all local maxima, and the curves of Φ₁, Φ₂ and SNR. Raises CoverageError."""
+    """α_SNR with all local maxima. Raises CoverageError."""
     result = solve_alpha(_batch, "snr", weights)
     at_kl = learning_signal(_batch, float(family(key, _batch).kl.alpha[0]), weights)
-    return Signal(result, curves.signal_curves(atoms(key, _batch), weights), at_kl.snr.item())
+    return Signal(result, at_kl.snr.item())
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def signal_curves(key: str, weights: Weights, _batch: PolicyBatch) -> curves.SignalCurves:
+    """Φ₁, Φ₂ and SNR along α. Raises CoverageError."""
+    return curves.signal_curves(atoms(key, _batch), weights)
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -276,31 +281,25 @@ def progress_map(key: str, reach: float, weights: Weights, _batch: PolicyBatch) 
 @st.cache_resource(max_entries=4 * EVERY_PAGE, show_spinner=False)
 def choices(key: str, weights: Weights, _batch: PolicyBatch) -> list[Choice]:
     """The criteria and the document's end points side by side."""
-    found, summary_ = family(key, _batch), pair(key, _batch)
+    found = family(key, _batch)
     named: list[tuple[str, float | None]] = [("kl_symmetry", found.alpha_kl)]
-    sig = signal(key, weights, _batch) if summary_.covered else None
-    if sig is not None:
-        named.append(("snr", sig.alpha_snr))
+    if pair(key, _batch).covered:
+        named.append(("snr", signal(key, weights, _batch).alpha_snr))
     named += [("half", 0.5), ("on_policy", 1.0), ("off_policy", 0.0)]
-    reduced = for_steps(key, _batch)
-    return [_choice(name, alpha, weights, _batch, reduced, sig, summary_) for name, alpha in named if alpha is not None]
+    return [choice(key, name, alpha, weights, _batch) for name, alpha in named if alpha is not None]
 
 
-def _choice(
-    name: str,
-    alpha: float,
-    weights: Weights,
-    batch: PolicyBatch,
-    reduced: PolicyBatch,
-    sig: Signal | None,
-    pair_: summary.PairSummary,
-) -> Choice:
-    point = summary.family_point(batch, alpha)
+@st.cache_resource(max_entries=100, show_spinner=False)
+def choice(key: str, name: str, alpha: float, weights: Weights, _batch: PolicyBatch) -> Choice:
+    """One choice of α and what it costs."""
+    point = family_point(key, alpha, _batch)
     kls = (point.kl_to_theta, point.kl_to_target, point.ess)
-    if sig is None:
+    about = pair(key, _batch)
+    if not about.covered:
         return Choice(name, alpha, *kls, None, None, None, None)
-    learning = summary.learning_point(reduced, alpha, weights)
-    best = sig.snr.maxima[0][0].snr if sig.snr.maxima[0] else abs(learning.signed_snr)
+    learning = learning_point(key, alpha, weights, _batch)
+    maxima = signal(key, weights, _batch).snr.maxima[0]
+    best = maxima[0].snr if maxima else abs(learning.signed_snr)
     return Choice(
         name,
         alpha,
@@ -308,7 +307,7 @@ def _choice(
         learning.signed_snr,
         abs(learning.signed_snr) / best if 0 < best < np.inf else None,
         learning.exact_gain,
-        learning.exact_gain / pair_.kl_target_theta if 0 < pair_.kl_target_theta < np.inf else None,
+        learning.exact_gain / about.kl_target_theta if 0 < about.kl_target_theta < np.inf else None,
     )
 
 

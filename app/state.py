@@ -92,6 +92,20 @@ def update(**changes: Any) -> None:
     st.session_state[_SCENARIO] = replace(scenario(), **changes)
 
 
+def show_row(source: str, row: int) -> None:
+    """Show a row of a source as it is: nothing cut, smoothed or compared with another reference."""
+    neutral = Scenario()
+    update(
+        source=source,
+        row=row,
+        parameters=(),
+        theta=neutral.theta,
+        target=neutral.target,
+        epsilon=neutral.epsilon,
+        reference=neutral.reference,
+    )
+
+
 def preview(**changes: Any) -> Scenario:
     """The scenario as it would be after such changes."""
     return replace(scenario(), **changes)

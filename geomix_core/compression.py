@@ -14,11 +14,11 @@ from torch import Tensor
 from geomix_core.numerics import NEG_INF
 from geomix_core.policies import PolicyBatch
 
-HEAD = 2048
-"""Tokens kept one by one, by the larger of their two probabilities."""
+HEAD, HEAD_2D = 1024, 2048
+"""Tokens kept one by one, by the larger of their two probabilities: for r = ℓ, and for an independent reference."""
 EXTREMES = 64
 """Tokens kept at each end of ℓ (and of r): they carry the largest importance weights."""
-CELLS = 1024
+CELLS = 512
 """Cells of the tail for r = ℓ."""
 SIDE = 32
 """Cells of the tail along each of ℓ and r for an independent reference."""
@@ -31,7 +31,7 @@ def compress(batch: PolicyBatch) -> PolicyBatch:
     (independent reference; on language-model rows 1e-5), relative to their range. Divergences that do not depend on
     ℓ under π_θ do not survive.
     """
-    if batch.vocab_size <= HEAD + 4 * CELLS:
+    if batch.vocab_size <= 2 * (HEAD_2D + CELLS):
         return batch
     rows = [_compress_row(batch.rows(i)) for i in range(len(batch))]
     width = max(theta.shape[-1] for theta, _, _ in rows)
@@ -58,7 +58,7 @@ def _compress_row(row: PolicyBatch) -> tuple[Tensor, Tensor, Tensor]:
     scores = [torch.maximum(theta, target)[index], ell[index], -ell[index]]
     if row.reference is not None:
         scores += [reward[index], -reward[index]]
-    sizes = [HEAD] + [EXTREMES] * (len(scores) - 1)
+    sizes = [HEAD if row.reference is None else HEAD_2D] + [EXTREMES] * (len(scores) - 1)
     keep = torch.zeros_like(rewarded)
     for score, size in zip(scores, sizes, strict=True):
         keep[index[score.topk(min(size, len(index))).indices]] = True

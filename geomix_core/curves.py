@@ -87,7 +87,7 @@ class Path:
     length: float
 
 
-def family_curves(row: PolicyBatch, points: int = 201) -> FamilyCurves:
+def family_curves(row: PolicyBatch, points: int = 121) -> FamilyCurves:
     """log Z, Δ, Var, KLs and ESS on `points` values of α in [0, 1]. Raises DisjointSupportError."""
     atoms, alpha = _atoms(row), _grid(row, 0.0, 1.0, points)
     moments = tilted_moments(atoms, alpha)
@@ -107,7 +107,7 @@ def family_curves(row: PolicyBatch, points: int = 201) -> FamilyCurves:
     )
 
 
-def signal_curves(row: PolicyBatch, weights: Weights = "importance", points: int = 201) -> SignalCurves:
+def signal_curves(row: PolicyBatch, weights: Weights = "importance", points: int = 121) -> SignalCurves:
     """Φ₁, Φ₂ and SNR on `points` values of α in [0, 1]. Raises CoverageError, DisjointSupportError."""
     alpha = _grid(row, 0.0, 1.0, points)
     signal = learning_signal(_atoms(row), alpha, weights)
@@ -144,7 +144,7 @@ def expansion_error(
 
 
 def progress_map(
-    row: PolicyBatch, eta_max: float, weights: Weights = "importance", points: tuple[int, int] = (41, 41)
+    row: PolicyBatch, eta_max: float, weights: Weights = "importance", points: tuple[int, int] = (33, 33)
 ) -> ProgressMap:
     """Exact progress over α in [0, 1] and η in [0, eta_max]. Raises CoverageError, DisjointSupportError."""
     atoms = _atoms(row)
@@ -154,7 +154,7 @@ def progress_map(
     return ProgressMap(_numpy(alpha), _numpy(eta), progress.cpu().numpy(), np.where(np.isfinite(best), best, np.nan))
 
 
-def path_planes(row: PolicyBatch, lengths: tuple[float, float, float], points: int = 101) -> dict[str, Path]:
+def path_planes(row: PolicyBatch, lengths: tuple[float, float, float], points: int = 61) -> dict[str, Path]:
     """The three paths in the plane of the two KLs, by name (e_geodesic, m_geodesic, fisher_rao).
 
     `lengths` are those of `path_lengths`, in the same order. Points whose KL is infinite are left out by the drawing.

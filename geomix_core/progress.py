@@ -25,6 +25,9 @@ from geomix_core.policies import PolicyBatch
 Weights = Literal["importance", "inverse"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
+ROUNDING = 1e-14
+"""A log-ratio below this is the rounding of two log-probabilities: the token's probabilities are equal."""
+
 HUGE = 1e300
 """Tilts beyond this are clamped, so that differences of two of them stay numbers."""
 
@@ -106,6 +109,7 @@ class TiltFamily:
         self.log_abs_reward = reward.abs().log()
         lost = torch.where(batch.support.equal, 0.0, batch.support.target_mass.log())[:, None]
         conditioned = (self.ell - lost).masked_fill(~batch.common, 0.0)
+        conditioned = conditioned.masked_fill(conditioned.abs() < ROUNDING, 0.0)
         self.log_target = self.log_theta + conditioned
         """log π_t, conditioned on the support of π_θ."""
         self.gap_sign = conditioned.sign() * self.reward_sign

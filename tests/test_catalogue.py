@@ -173,7 +173,9 @@ def families() -> dict[str, set[str]]:
         "weights": {f"weights.{w}" for w in WEIGHTS},
         "claims": {f"claim.{c}.{k}" for c in decided for k in ("where", "says", "found")} | {"claim.theorem_4.failed"},
         "reasons": {f"claim.{c}.{reason}" for c, reason in silent},
-        "choices": {f"page.choosing.{c}" for c in ("kl_symmetry", "snr_row", "half", "on_policy", "off_policy")},
+        "choices": {
+            f"page.choosing.{c}" for c in ("kl_symmetry", "snr_row", "half", "on_policy", "off_policy", "current")
+        },
         "kinds of table": {f"page.policies.{k}" for k in offered["policies"]},
         "paths": {f"path.{p}" for p in ("e_geodesic", "m_geodesic", "fisher_rao")},
         "assignment": {f"page.validate.by_{how}" for how in ("name", "order")},

@@ -139,6 +139,17 @@ def test_every_figure_names_itself_and_its_axes(language: str, theme: Theme) -> 
         assert not [w for w in words if "$" in w or "nan" in w.lower() or "{" in w or "_" in w], name
 
 
+def test_curves_that_have_no_label_beside_them_have_a_legend() -> None:
+    unlabelled = {"tokens, linear", "tokens, log", "ratio, linear", "ratio, log", "plane", "signal", "step", "error"}
+    unlabelled |= {"rows", "distances", "simplex"}
+    found = {name: spec(figure) for name, figure in draw(Style(catalogue("en"), "light"), results("three_tokens"))}
+    assert unlabelled <= found.keys()
+    for name in unlabelled:
+        named = [t["name"] for t in found[name]["data"] if t.get("name") and t.get("showlegend", True)]
+        assert len(set(named)) >= 2, name
+        assert found[name]["layout"]["showlegend"], name
+
+
 def test_figures_load_no_streamlit_and_core_loads_no_screen() -> None:
     modules = sorted(
         f"geomix_app.figures.{p.stem}" for p in Path(str(package.__file__)).parent.glob("*.py") if p.stem != "__init__"
@@ -334,6 +345,8 @@ def test_snr_is_drawn_apart_where_the_signal_is_negative() -> None:
 def test_histogram_of_rows_counts_every_row_once() -> None:
     found = spec(rows.alpha_histogram(Style(catalogue("en"), "light"), [0.0, 0.5, 0.5, 1.0], [0.25]))
     assert [values(t["y"]).sum() for t in found["data"]] == [4, 1]
+    # Both criteria's bars stand at the same α; beside each other they would stand at wrong ones.
+    assert found["layout"]["barmode"] == "overlay"
 
 
 def test_map_shows_shares_of_the_ceiling() -> None:

@@ -213,6 +213,14 @@ def test_two_tokens_have_a_flat_snr(page: str) -> None:
     np.testing.assert_allclose(snr, pair_summary(batch).snr_ceiling, rtol=1e-9)
 
 
+@pytest.mark.parametrize("page", ["choosing", "progress"])
+def test_current_policy_of_one_token_cannot_learn_and_promises_nothing(page: str) -> None:
+    # No update moves a policy that has one token: whatever is said of steps and gains, it is no astronomical number.
+    at = open_app(page, theta_top_k="1")
+    assert_readable(at)
+    assert [t for t in shown(at) if re.search("×10[¹²³⁴⁵⁶⁷⁸⁹][⁰¹²³⁴⁵⁶⁷⁸⁹]", t)] == []
+
+
 # --- links -------------------------------------------------------------------------------------------------------
 
 LINK = {
@@ -417,7 +425,7 @@ def test_policies_page_shows_the_core_s_numbers() -> None:
     assert metrics(at, "policies") == {
         "kl_target_theta": number(p.kl_target_theta),
         "kl_theta_target": number(p.kl_theta_target),
-        "chi": number(p.snr_ceiling),
+        "chi": number(p.chi2),
         "tv": number(p.total_variation),
         "entropy_theta": number(p.entropy_theta),
         "entropy_target": number(p.entropy_target),
@@ -575,12 +583,12 @@ def test_solved_on_the_common_support() -> None:
 
 
 def test_table_of_choices_is_the_core_s() -> None:
-    at = open_app("choosing", **THREE)
+    at = open_app("choosing", **THREE, alpha="0.3")
     batch, text = synthetic("three_tokens"), words(at)
     snr = solve_alpha(batch, "snr")
     table = at.table[0].value.reset_index()
-    alphas = [alpha_kl(batch), float(snr.alpha[0]), 0.5, 1.0, 0.0]
-    names = ["kl_symmetry", "snr_row", "half", "on_policy", "off_policy"]
+    alphas = [alpha_kl(batch), float(snr.alpha[0]), 0.5, 1.0, 0.0, 0.3]
+    names = ["kl_symmetry", "snr_row", "half", "on_policy", "off_policy", "current"]
     assert list(table[text("page.choosing.criterion")]) == [text(f"page.choosing.{n}") for n in names]
     assert list(table[text("page.choosing.alpha")]) == [parameter(a) for a in alphas]
     for i, alpha in enumerate(alphas):

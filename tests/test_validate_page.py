@@ -363,6 +363,9 @@ def test_bad_rows_are_named_and_the_others_solved() -> None:
     good = PolicyBatch.from_logits(THETA[[0, 2]], TARGET[[0, 2]])
     np.testing.assert_allclose(found["alpha_kl"][[0, 2]], solve_alpha(good, "kl_symmetry").alpha, atol=1e-12)
     assert found["alpha_kl"][[1, 3, 4]].isna().all()
+    # Streamlit writes None into empty cells unless told otherwise.
+    assert at.dataframe[0].proto.placeholder not in ("None", "nan")
+    assert at.dataframe[0].proto.HasField("placeholder")
     assert at.metric[0].value == "2 / 5"
     counted = f"{text('page.validate.kl_statuses')}: **3** × {text('status.invalid')}"
     assert counted in [c.value for c in at.caption]

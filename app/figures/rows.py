@@ -15,7 +15,12 @@ _CRITERIA = {"kl": "q", "snr": "snr"}
 def alpha_histogram(style: Style, alpha_kl: Sequence[float], alpha_snr: Sequence[float]) -> go.Figure:
     """Histogram of α over rows for both criteria, counted in bins of 0.02."""
     figure = style.figure(
-        style.words("figure.rows.title"), style.words("axis.alpha"), style.words("figure.rows.y"), 320
+        style.words("figure.rows.title"),
+        style.words("axis.alpha"),
+        style.words("figure.rows.y"),
+        320,
+        legend={},
+        barmode="overlay",
     )
     edges = np.linspace(0, 1, 51)
     for name, values in (("kl", alpha_kl), ("snr", alpha_snr)):

@@ -9,6 +9,7 @@ from geomix_app import compute, shell
 from geomix_app.figures import criteria as figures
 from geomix_app.notation import number, parameter, percent
 from geomix_app.shell import View
+from geomix_core.curves import SignalCurves
 
 
 def answer(view: View) -> str:
@@ -51,17 +52,15 @@ def snr(view: View) -> None:
     signal = _signal(view)
     if signal is not None:
         figure = figures.snr(
-            view.style, signal.curves, view.scenario.alpha, signal.snr.maxima[0], view.pair.snr_ceiling
+            view.style, _curves(view), view.scenario.alpha, signal.snr.maxima[0], view.pair.snr_ceiling
         )
         shell.figure(figure, "snr", view.text.plain("figure.snr.title"))
 
 
 def signal_and_noise(view: View) -> None:
     """|Φ₁| and √Φ₂ along α."""
-    signal = _signal(view)
-    if signal is not None:
-        figure = figures.signal_and_noise(view.style, signal.curves, view.scenario.alpha)
-        shell.figure(figure, "signal", view.text.plain("figure.signal.title"))
+    figure = figures.signal_and_noise(view.style, _curves(view), view.scenario.alpha)
+    shell.figure(figure, "signal", view.text.plain("figure.signal.title"))
 
 
 def snr_remarks(view: View) -> None:
@@ -81,7 +80,8 @@ def choices(view: View) -> None:
     """The table of criteria and what each costs in the others' terms."""
     words = view.words
     st.markdown(f"**{words('table')}**")
-    rows = compute.choices(view.row.key, view.weights, view.row.batch)
+    now = compute.choice(view.row.key, "current", view.scenario.alpha, view.weights, view.row.batch)
+    rows = [*compute.choices(view.row.key, view.weights, view.row.batch), now]
 
     def optional(value: float | None, write: Callable[[float], str] = number) -> str:
         return "—" if value is None else write(value)
@@ -115,6 +115,11 @@ def choice_verdicts(view: View) -> None:
 def _family(view: View) -> compute.Family:
     family: compute.Family = compute.family(view.row.key, view.row.batch)
     return family
+
+
+def _curves(view: View) -> SignalCurves:
+    curves: SignalCurves = compute.signal_curves(view.row.key, view.weights, view.row.batch)
+    return curves
 
 
 def _signal(view: View) -> compute.Signal | None:

@@ -45,7 +45,7 @@ def pair_numbers(view: View) -> None:
         [
             (words("kl_target_theta"), number(p.kl_target_theta), None),
             (words("kl_theta_target"), number(p.kl_theta_target), None),
-            (words("chi"), number(p.snr_ceiling), words("chi_help")),
+            (words("chi"), number(p.chi2), words("chi_help", ceiling=number(p.snr_ceiling))),
             (words("tv"), number(p.total_variation), None),
             (words("entropy_theta"), number(p.entropy_theta), None),
             (words("entropy_target"), number(p.entropy_target), None),

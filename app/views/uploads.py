@@ -38,7 +38,7 @@ def panel(text: Catalogue, key: str, introduction: str = "") -> LogitPair | None
         # Parsed once; the uploader, which would hold copies of the bytes, is not shown again.
         state.set_upload(found)
         if key == "policies":
-            state.update(source=UPLOAD, row=0, parameters=())
+            state.show_row(UPLOAD, 0)
         st.rerun()
     return None
 

@@ -100,6 +100,7 @@ def rows(text: Catalogue, pair: LogitPair, reports: Sequence[RowReport]) -> None
         on_select="rerun",
         selection_mode="single-row",
         key="rows",
+        placeholder="—",
         column_config=_columns(text, table),
     )
     chosen = event.selection.rows
@@ -107,7 +108,7 @@ def rows(text: Catalogue, pair: LogitPair, reports: Sequence[RowReport]) -> None
         if chosen:
             row = reports[chosen[0]].row
             if st.button(text("page.validate.open", row=row), type="primary", icon=":material/open_in_new:"):
-                state.update(source=REAL if is_bundled(pair) else UPLOAD, row=row, parameters=())
+                state.show_row(REAL if is_bundled(pair) else UPLOAD, row)
                 st.switch_page(state.page("choosing"))
         st.download_button(
             text("page.validate.download"),
