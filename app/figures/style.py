@@ -13,7 +13,8 @@ from geomix_app.catalogue import Catalogue
 from geomix_app.notation import SYMBOLS, Theme
 
 HEIGHT = 300
-MARGIN = {"l": 8, "r": 14, "t": 42, "b": 8}
+MARGIN = {"l": 72, "r": 14, "t": 42, "b": 50}
+"""Fixed, because Plotly draws a figure twice to fit its margins to the labels."""
 HELPER = "#8a949c"
 """Helper lines (axes through zero, the current α): a grey that both themes bear."""
 
@@ -59,7 +60,6 @@ class Style:
             "ticks": "outside",
             "tickcolor": self.faint,
             "tickfont": {"size": 13},
-            "automargin": True,
         }
         return go.Figure(
             layout={

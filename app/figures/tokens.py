@@ -39,7 +39,7 @@ def token_bars(
         height,
         legend={"traceorder": "normal"},
         # A narrow figure has no room for title and legend side by side.
-        margin=MARGIN | {"t": 64 if height < 300 else 42},
+        margin=MARGIN | {"l": 8, "t": 64 if height < 300 else 42},
         barmode="group",
         bargap=0.28,
     )
@@ -62,6 +62,7 @@ def token_bars(
     axis = figure.layout.yaxis
     axis.tickmode, axis.tickvals, axis.ticktext = "array", rows, labels
     axis.range, axis.showgrid, axis.zeroline = [len(labels) - 0.45, -0.55], False, False
+    axis.automargin = True  # names of tokens may be long
     return figure
 
 
