@@ -20,6 +20,8 @@ EXTREMES = 64
 """Tokens kept at each end of ℓ (and of r): they carry the largest importance weights."""
 CELLS = 512
 """Cells of the tail for r = ℓ."""
+SMALL = 5120
+"""Vocabularies up to this size are left as they are."""
 SIDE = 32
 """Cells of the tail along each of ℓ and r for an independent reference."""
 
@@ -31,7 +33,7 @@ def compress(batch: PolicyBatch) -> PolicyBatch:
     (independent reference; on language-model rows 1e-5), relative to their range. Divergences that do not depend on
     ℓ under π_θ do not survive.
     """
-    if batch.vocab_size <= 2 * (HEAD_2D + CELLS):
+    if batch.vocab_size <= SMALL:
         return batch
     rows = [_compress_row(batch.rows(i)) for i in range(len(batch))]
     width = max(theta.shape[-1] for theta, _, _ in rows)

@@ -8,7 +8,7 @@ import torch
 from strategies import WEIGHTS, draw, draw_reference, np_log_softmax, np_snr
 
 from geomix_core import PolicyBatch, exact_progress, learning_signal, tilted_moments
-from geomix_core.compression import CELLS, HEAD, compress
+from geomix_core.compression import SMALL, compress
 
 INF = np.inf
 VOCAB = 20_000
@@ -98,7 +98,7 @@ def test_exact_progress(referenced: bool) -> None:
 
 
 def test_small_vocabularies_are_left_alone() -> None:
-    limit = HEAD + 4 * CELLS
+    limit = SMALL
     batch = PolicyBatch.from_logits(*draw("gaussian", 2, limit, 0))
     assert compress(batch) is batch
     larger = PolicyBatch.from_logits(*draw("gaussian", 2, limit + 1, 0))

@@ -693,7 +693,7 @@ def test_map_is_progress_over_the_plane() -> None:
     heat = next(t for t in figures(at)["map"]["data"] if t["type"] == "heatmap")
     alpha, eta = values(heat["x"]), values(heat["y"])
     raw = values(heat["customdata"]).reshape(len(eta), len(alpha))
-    for i, j in ((0, 0), (10, 30), (40, 40)):
+    for i, j in ((0, 0), (10, 30), (-1, -1)):
         expected = exact_progress(batch, float(alpha[j]), float(eta[i])).item()
         assert raw[i, j] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
