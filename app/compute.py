@@ -35,8 +35,6 @@ class Row:
     key: str
     batch: PolicyBatch
     tokens: Sequence[str]
-    count: int
-    """How many rows the source has."""
     prompt: Prompt | None = None
 
 
@@ -106,12 +104,12 @@ def check(scenario: Scenario) -> None:
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
-    source, prompt, count = _scenario.source, None, 1
+    source, prompt = _scenario.source, None
     names: Sequence[str] | None = None
     if source == REAL:
         real = real_rows()
-        count, names = len(real.prompts), real.tokens
-        index = min(_scenario.row, count - 1)
+        names = real.tokens
+        index = min(_scenario.row, len(real.prompts) - 1)
         raw = PolicyBatch.from_logits(real.theta[index], real.target[index])
         prompt = real.prompts[index]
     elif source == CUSTOM:
@@ -119,8 +117,7 @@ def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
     elif source == UPLOAD:
         if _upload is None:
             raise OptionError("upload_missing")
-        count = len(_upload.theta)
-        index = min(_scenario.row, count - 1)
+        index = min(_scenario.row, len(_upload.theta) - 1)
         reference = None if _upload.reference is None else _upload.reference[index]
         raw = PolicyBatch.from_logits(_upload.theta[index], _upload.target[index], reference)
     else:
@@ -129,7 +126,7 @@ def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
     target = smooth(_reshape(raw.target, _scenario.target), _scenario.epsilon)
     reference = raw.reference if raw.reference is not None else reference_policy(theta, _scenario.reference)  # type: ignore[arg-type]
     batch = PolicyBatch(theta, target, reference)
-    return Row(key, batch, names if names is not None else token_names(batch.vocab_size), count, prompt)
+    return Row(key, batch, names if names is not None else token_names(batch.vocab_size), prompt)
 
 
 def _from_table(scenario: Scenario) -> PolicyBatch:

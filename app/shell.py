@@ -61,7 +61,7 @@ def open_page(name: str) -> View:
     return View(name, text, state.style(), scenario, state.weights(), row, pair)
 
 
-def answer(view: View, sentence: str) -> None:
+def answer(sentence: str) -> None:
     """The page's answer in one sentence, with today's numbers."""
     st.markdown(sentence)
 

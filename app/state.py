@@ -89,7 +89,7 @@ def weights() -> Weights:
 
 def update(**changes: Any) -> None:
     """Change fields of the scenario; for callbacks."""
-    st.session_state[_SCENARIO] = replace(scenario(), **changes)
+    st.session_state[_SCENARIO] = preview(**changes)
 
 
 def show_row(source: str, row: int) -> None:
@@ -137,10 +137,7 @@ def style() -> Style:
 def bind(path: str) -> Binding:
     """Bind a widget to a field of the scenario: "alpha", "theta.top_k", "parameters.seed", or to "language"."""
     key = _widget_key(path)
-    value = st.session_state[_LANGUAGE] if path == _LANGUAGE else _get(scenario(), path)
-    # Handed over only where it changed: an echo in the middle of a drag would move the handle back.
-    if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
-        st.session_state[key] = value
+    _hand_over(key, st.session_state[_LANGUAGE] if path == _LANGUAGE else _get(scenario(), path))
     return {"key": key, "on_change": _commit, "args": (path,)}
 
 
@@ -148,9 +145,7 @@ def bind_view(name: str, default: Any) -> Binding:
     """Bind a widget to a setting of this session's view, such as a chart's scale: kept across pages, not in the URL."""
     stored = f"view.{name}"
     key = f"w.{stored}"
-    value = st.session_state.get(stored, default)
-    if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
-        st.session_state[key] = value
+    _hand_over(key, view_setting(name, default))
     return {"key": key, "on_change": _commit_view, "args": (stored,)}
 
 
@@ -204,6 +199,12 @@ def flag(name: str) -> bool:
 def set_flag(name: str, value: bool) -> None:
     """Set such a flag; for callbacks."""
     st.session_state[f"flag.{name}"] = value
+
+
+def _hand_over(key: str, value: Any) -> None:
+    """Give a widget its value where it changed: an echo in the middle of a drag would move the handle back."""
+    if st.session_state[_FRESH] or st.session_state.get(key, _UNSET) != value:
+        st.session_state[key] = value
 
 
 def _widget_key(path: str) -> str:

@@ -7,7 +7,7 @@ from geomix_app.views import choosing as show
 
 view = shell.open_page("choosing")
 shell.require_family(view)
-shell.answer(view, show.answer(view))
+shell.answer(show.answer(view))
 controls.alpha_bar(view.text, controls.marks(view.row))
 
 left, middle, right = st.columns(3, gap="medium")

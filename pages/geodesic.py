@@ -7,7 +7,7 @@ from geomix_app.views import geodesic as show
 
 view = shell.open_page("geodesic")
 shell.require_family(view)
-shell.answer(view, show.answer(view))
+shell.answer(show.answer(view))
 controls.alpha_bar(view.text, controls.marks(view.row))
 
 left, right = st.columns(2, gap="medium")

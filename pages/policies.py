@@ -7,7 +7,7 @@ from geomix_app.views import editor, uploads
 from geomix_app.views import policies as show
 
 view = shell.open_page("policies")
-shell.answer(view, show.answer(view))
+shell.answer(show.answer(view))
 
 show.pair_numbers(view)
 left, right = st.columns([11, 9], gap="medium")

@@ -8,7 +8,7 @@ from geomix_app.views import progress as show
 view = shell.open_page("progress")
 shell.require_family(view)
 shell.require_coverage(view)
-shell.answer(view, show.answer(view))
+shell.answer(show.answer(view))
 alpha, eta = st.columns(2, gap="medium")
 with alpha:
     controls.alpha_bar(view.text, controls.marks(view.row), stacked=True)
