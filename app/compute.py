@@ -296,7 +296,7 @@ def choice(key: str, name: str, alpha: float, weights: Weights, _batch: PolicyBa
         return Choice(name, alpha, *kls, None, None, None, None)
     learning = learning_point(key, alpha, weights, _batch)
     maxima = signal(key, weights, _batch).snr.maxima[0]
-    best = maxima[0].snr if maxima else abs(learning.signed_snr)
+    best = maxima[0].value if maxima else abs(learning.signed_snr)
     return Choice(
         name,
         alpha,

@@ -8,11 +8,13 @@ Where things are:
     transforms    temperature, top-k, top-p, explicit smoothing
     geodesics     e-geodesic (the geometric family), m-geodesic, Fisher–Rao arc, their lengths; log Z, Δ, Var
     divergences   KL, Rényi, χ², total variation, entropy, Bhattacharyya, effective sample size
-    progress      Φ₁, Φ₂, SNR, step sizes, exact progress, the updated policy
-    criteria      solve_alpha, Chernoff information, the document's listing corrected
+    progress      Φ₁, Φ₂, κ₃, SNR, step sizes, exact progress, the updated policy (tilts: how they are computed)
+    simplex       the distributions of largest SNR among all, in closed form
+    criteria      solve_alpha: KL symmetry in both readings, SNR, Wald; Chernoff information; the listing corrected
     solvers       batched root and maximum finding
     compression   one row of any vocabulary as a few thousand atoms, for curves
-    claims        what the document says, and what a computation says of it
+    claims        what the document says, what a computation says of it, and a search for counterexamples
+    census        how often each claim holds
     scenarios     seeded families of policies, and the bundled real rows
     files         logits from .npy, .npz and .safetensors, read safely
     reports       every row of a pair solved in chunks; crosscheck: a sample solved again by independent code

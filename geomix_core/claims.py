@@ -89,7 +89,7 @@ def snr_agrees_with_kl_symmetry(kl: AlphaResult, snr: AlphaResult, snr_at_kl: fl
     """§5.4: |α_SNR − α_KL| < 0.1, and the SNR at α_KL is within 5 % of its maximum; for one row."""
     if not (kl.status[0].is_solution and snr.status[0].is_solution and snr.maxima[0]):
         return _silent("section_5_4_alpha", "no_answer"), _silent("section_5_4_snr", "no_answer")
-    a_kl, a_snr, best = float(kl.alpha[0]), float(snr.alpha[0]), snr.maxima[0][0].snr
+    a_kl, a_snr, best = float(kl.alpha[0]), float(snr.alpha[0]), snr.maxima[0][0].value
     loss = 1 - abs(snr_at_kl) / best
     return (
         _decide("section_5_4_alpha", abs(a_snr - a_kl) < 0.1, alpha_kl=a_kl, alpha_snr=a_snr, gap=abs(a_snr - a_kl)),

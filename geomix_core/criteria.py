@@ -1,26 +1,45 @@
 """Ways to choose α: `solve_alpha(batch, criterion=…)` for whole batches, and the document's own listing, corrected.
 
-To add a criterion, write a function `(batch, weights) -> AlphaResult` for rows with a common support and enter it
-in `CRITERIA`.
+To add a criterion, write a function `(batch, options) -> AlphaResult` for rows with a common support and enter it in
+`CRITERIA`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from geomix_core.divergences import kl
 from geomix_core.errors import DisjointSupportError, OptionError
 from geomix_core.geodesics import e_geodesic, tilted_moments
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import WEIGHTS, Weights
-from geomix_core.solvers.kl_symmetry import find_roots
-from geomix_core.solvers.snr import LocalMaximum, find_maxima
+from geomix_core.progress import learning_signal
+from geomix_core.solvers.kl_symmetry import RESOLUTION, find_roots
+from geomix_core.solvers.maxima import LocalMaximum
+from geomix_core.solvers.snr import Maxima, find_maxima
+from geomix_core.solvers.wald import EtaRange, find_wald_maxima
 from geomix_core.status import Status
+from geomix_core.tilts import WEIGHTS, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a criterion may depend on beside the policies."""
+
+    weights: Weights = "importance"
+    eta_range: EtaRange = (0.5, 2.0)
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise OptionError(f"weights is {self.weights!r}: expected one of {', '.join(WEIGHTS)}.")
+        low, high = self.eta_range
+        if not 0 < low <= high < float("inf"):
+            raise OptionError(f"eta_range is ({low:g}, {high:g}): expected 0 < low ≤ high < ∞.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +52,12 @@ class AlphaResult:
     """`[B]`, float64: the weight of π_θ in q_α. 1/2 is a placeholder where `status` says so."""
     status: tuple[Status, ...]
     residual: Tensor
-    """`[B]`: Δ(α) in nats for KL symmetry; d log SNR/dα for SNR (nonzero at an end point)."""
+    """`[B]`: Δ(α) in nats for KL symmetry (either reading); d log SNR/dα for SNR; dProgress/dα at the worse η for Wald
+    (nonzero at an end point, or where the progress at both η is equal)."""
     bracket: Tensor
-    """`[B, 2]`: an interval that contains the solution: Δ changes sign on it, or SNR has its maximum in it."""
+    """`[B, 2]`: an interval that contains the solution: Δ changes sign on it, or the maximum lies in it."""
     maxima: tuple[tuple[LocalMaximum, ...], ...] = ()
-    """For SNR: every local maximum of each row, highest first."""
+    """For SNR and Wald: every local maximum of each row, highest first."""
 
     @property
     def solved(self) -> Tensor:
@@ -45,23 +65,34 @@ class AlphaResult:
         return torch.tensor([s.is_solution for s in self.status], device=self.alpha.device)
 
 
-def solve_alpha(batch: PolicyBatch, criterion: str = "kl_symmetry", weights: Weights = "importance") -> AlphaResult:
+def solve_alpha(
+    batch: PolicyBatch,
+    criterion: str = "kl_symmetry",
+    weights: Weights = "importance",
+    *,
+    eta_range: EtaRange = (0.5, 2.0),
+) -> AlphaResult:
     """Choose α for every row.
 
     Args:
         batch: policies `[B, V]`.
-        criterion: "kl_symmetry", the root of Δ (document §5.2; the Chernoff point); or "snr", the global maximum
-            of |Φ₁|/√Φ₂ on [0, 1] (document §5.1).
-        weights: "importance", w = π_θ/q, or "inverse", w = q/π_θ. KL symmetry does not depend on it.
+        criterion: one of `CRITERIA`:
+            "kl_symmetry": KL(q‖π_θ) = KL(q‖π_t), the root of Δ (document §5.2; the Chernoff point).
+            "reverse_kl_symmetry": KL(π_θ‖q) = KL(π_t‖q), the other reading, which is a different α:
+            KL(π_θ‖π_t)/(KL(π_θ‖π_t) + KL(π_t‖π_θ)).
+            "snr": the global maximum of |Φ₁|/√Φ₂ on [0, 1] (document §5.1).
+            "signed_snr": that of Φ₁/√Φ₂, so that the step is towards π_t; no answer if Φ₁ ≤ 0 throughout.
+            "wald": the maximum over [0, 1] of the worst exact progress over `eta_range` (document §3.3).
+        weights: "importance", w = π_θ/q, or "inverse", w = q/π_θ. The KL symmetries do not depend on it.
+        eta_range: learning rates (low, high) that "wald" guards against.
 
-    Raises OptionError for an unknown criterion or weight convention. Rows that have no answer get a status, not an
-    exception.
+    Raises OptionError for an unknown criterion, weight convention or an empty range. Rows that have no answer get a
+    status, not an exception.
     """
     if criterion not in CRITERIA:
         raise OptionError(f"criterion is {criterion!r}: expected one of {', '.join(CRITERIA)}.")
-    if weights not in WEIGHTS:
-        raise OptionError(f"weights is {weights!r}: expected one of {', '.join(WEIGHTS)}.")
-    parts = [_solve_chunk(chunk, criterion, weights) for chunk in batch.chunks()]
+    options = Options(weights, eta_range)
+    parts = [_solve_chunk(chunk, criterion, options) for chunk in batch.chunks()]
     return AlphaResult(
         criterion=criterion,
         weights=weights,
@@ -106,22 +137,21 @@ def optimal_sampling_distribution(pi_theta: Tensor, pi_t: Tensor, method: str = 
     return q_star.to(torch.as_tensor(pi_theta).dtype), result.alpha
 
 
-def _solve_chunk(chunk: PolicyBatch, criterion: str, weights: Weights) -> AlphaResult:
+def _solve_chunk(chunk: PolicyBatch, criterion: str, options: Options) -> AlphaResult:
     """Rows that the criterion can treat go to it; the others get their status and placeholder."""
-    criterion_of = CRITERIA[criterion]
+    criterion_of, weights = CRITERIA[criterion], options.weights
     undefined = {Status.DISJOINT: chunk.support.common_size == 0}
-    if criterion_of.needs_coverage:
-        undefined[Status.NO_COVERAGE] = ~chunk.covered & ~undefined[Status.DISJOINT]
+    undefined[Status.NO_COVERAGE] = ~criterion_of.defined(chunk) & ~undefined[Status.DISJOINT]
     good = ~torch.stack(list(undefined.values())).any(0)
     if good.all():
-        return criterion_of.solve(chunk, weights)
+        return criterion_of.solve(chunk, options)
 
     alpha = _double([0.5] * len(chunk), chunk)
     residual, bracket = _double([0.0] * len(chunk), chunk), _double([(0.0, 1.0)] * len(chunk), chunk)
     status = [next((s for s, rows in undefined.items() if rows[i]), Status.SOLVED) for i in range(len(chunk))]
     maxima: list[tuple[LocalMaximum, ...]] = [()] * len(chunk)
     if good.any():
-        part = criterion_of.solve(chunk.rows(good), weights)
+        part = criterion_of.solve(chunk.rows(good), options)
         alpha[good], residual[good], bracket[good] = part.alpha, part.residual, part.bracket
         for j, i in enumerate(good.nonzero().squeeze(-1).tolist()):
             status[i] = part.status[j]
@@ -130,7 +160,7 @@ def _solve_chunk(chunk: PolicyBatch, criterion: str, weights: Weights) -> AlphaR
     return AlphaResult(criterion, weights, alpha, tuple(status), residual, bracket, tuple(maxima))
 
 
-def _kl_symmetry(batch: PolicyBatch, weights: Weights) -> AlphaResult:
+def _kl_symmetry(batch: PolicyBatch, options: Options) -> AlphaResult:
     roots = find_roots(batch)
     equal = batch.support.equal.tolist()
 
@@ -145,7 +175,7 @@ def _kl_symmetry(batch: PolicyBatch, weights: Weights) -> AlphaResult:
 
     return AlphaResult(
         "kl_symmetry",
-        weights,
+        options.weights,
         _double(roots.alpha, batch),
         tuple(status(i) for i in range(len(batch))),
         _double(roots.delta, batch),
@@ -154,8 +184,46 @@ def _kl_symmetry(batch: PolicyBatch, weights: Weights) -> AlphaResult:
     )
 
 
-def _snr(batch: PolicyBatch, weights: Weights) -> AlphaResult:
-    maxima = find_maxima(batch, weights)
+def _reverse_kl_symmetry(batch: PolicyBatch, options: Options) -> AlphaResult:
+    """KL(π_θ‖q_α) − KL(π_t‖q_α) = (1−α)KL(π_θ‖π_t) − α KL(π_t‖π_θ) is linear in α."""
+    from_theta, from_target = kl(batch.theta, batch.target), kl(batch.target, batch.theta)
+    total = from_theta + from_target
+    identical = total <= RESOLUTION
+    alpha = torch.where(identical, 0.5, from_theta / torch.where(identical, 1.0, total))
+    return AlphaResult(
+        "reverse_kl_symmetry",
+        options.weights,
+        _double(alpha, batch),
+        tuple(Status.IDENTICAL if same else Status.SOLVED for same in identical.tolist()),
+        _double((1 - alpha) * from_theta - alpha * from_target, batch),
+        _double(torch.stack([alpha, alpha], -1), batch),
+        ((),) * len(batch),
+    )
+
+
+def _snr(batch: PolicyBatch, options: Options) -> AlphaResult:
+    return _highest("snr", batch, options, find_maxima(batch, options.weights))
+
+
+def _signed_snr(batch: PolicyBatch, options: Options) -> AlphaResult:
+    """The highest maximum of |Φ₁|/√Φ₂ with Φ₁ > 0; where Φ₁ changes sign SNR is 0, so none is lost at the border."""
+    found = find_maxima(batch, options.weights)
+    rising = tuple(tuple(m for m in row if m.sign > 0) for row in found.rows)
+    # A flat row keeps one sign: that at any α.
+    falls = (found.flat & (learning_signal(batch, 0.5, options.weights).sign < 0)).tolist()
+    result = _highest("signed_snr", batch, options, replace(found, rows=rising))
+    status = tuple(
+        Status.NO_ASCENT if falls[i] or (found.rows[i] and not rising[i]) else s for i, s in enumerate(result.status)
+    )
+    return replace(result, status=status)
+
+
+def _wald(batch: PolicyBatch, options: Options) -> AlphaResult:
+    return _highest("wald", batch, options, find_wald_maxima(batch, options.weights, options.eta_range))
+
+
+def _highest(name: str, batch: PolicyBatch, options: Options, maxima: Maxima) -> AlphaResult:
+    """The result of a criterion that takes the highest of several maxima."""
     equal = batch.support.equal.tolist()
 
     def status(i: int) -> Status:
@@ -171,11 +239,11 @@ def _snr(batch: PolicyBatch, weights: Weights) -> AlphaResult:
 
     best = [row[0] if row else LocalMaximum(0.5, 0.0, 0, (0.0, 1.0), 0.0) for row in maxima.rows]
     return AlphaResult(
-        "snr",
-        weights,
+        name,
+        options.weights,
         _double([m.alpha for m in best], batch),
         tuple(status(i) for i in range(len(batch))),
-        _double([m.log_slope for m in best], batch),
+        _double([m.slope for m in best], batch),
         _double([m.bracket for m in best], batch),
         maxima.rows,
     )
@@ -187,14 +255,25 @@ def _double(values: Any, batch: PolicyBatch) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64).to(device=device)
 
 
+def _everywhere(batch: PolicyBatch) -> Tensor:
+    return torch.ones(len(batch), dtype=torch.bool, device=batch.theta.device)
+
+
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A way to choose α and whether it needs the reward to be finite on all that π_θ can produce."""
+    """A way to choose α, and the rows (`[B]`) on which what it compares is finite."""
 
-    solve: Callable[[PolicyBatch, Weights], AlphaResult]
-    needs_coverage: bool
+    solve: Callable[[PolicyBatch, Options], AlphaResult]
+    defined: Callable[[PolicyBatch], Tensor]
 
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
-    {"kl_symmetry": Criterion(_kl_symmetry, needs_coverage=False), "snr": Criterion(_snr, needs_coverage=True)}
+    {
+        "kl_symmetry": Criterion(_kl_symmetry, _everywhere),
+        "reverse_kl_symmetry": Criterion(_reverse_kl_symmetry, lambda batch: batch.support.equal),
+        "snr": Criterion(_snr, lambda batch: batch.covered),
+        "signed_snr": Criterion(_signed_snr, lambda batch: batch.covered),
+        "wald": Criterion(_wald, lambda batch: batch.covered),
+    }
 )
+"""Solvers over whole batches: a row's answer never depends on the other rows."""

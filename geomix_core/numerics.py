@@ -36,3 +36,23 @@ def row_max(log_weights: Tensor) -> Tensor:
     """Maximum over tokens, `[..., V] -> [..., 1]`, with 0 for rows that are −inf throughout."""
     m = log_weights.amax(dim=-1, keepdim=True)
     return torch.where(m == NEG_INF, torch.zeros_like(m), m)
+
+
+def log_sinhc(x: Tensor) -> Tensor:
+    """log(sinh(x)/x), 0 at x = 0: even, accurate near 0 and free of overflow."""
+    magnitude = x.abs()
+    near = magnitude < 0.1
+    square = magnitude.square()
+    # x²/6 − x⁴/180 + x⁶/2835 − x⁸/37800: the next term is below 1e-16 of the first for |x| < 0.1.
+    series = square * (1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800)))
+    safe = torch.where(near, torch.ones_like(magnitude), magnitude)
+    direct = safe + torch.log(-torch.expm1(-2 * safe)) - torch.log(2 * safe)
+    return torch.where(near, series, direct)
+
+
+def log_logarithmic_mean(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """log L(a, b), L = (a − b)/(log a − log b), L(a, a) = a, L(a, 0) = 0. Source: Carlson (1972)."""
+    nothing = (log_a == NEG_INF) | (log_b == NEG_INF)
+    half = torch.where(nothing, torch.zeros_like(log_a), log_b - log_a) / 2
+    middle = torch.where(nothing, NEG_INF, (log_a + log_b) / 2)
+    return middle + log_sinhc(half)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomix_core.criteria import CRITERIA, solve_alpha
+from geomix_core.criteria import solve_alpha
 from geomix_core.divergences import ess_fraction, kl
 from geomix_core.errors import OptionError, PolicyError, ShapeError
 from geomix_core.geodesics import tilted_moments
@@ -24,6 +24,9 @@ from geomix_core.status import Status
 
 RowStatus = Status | Literal["invalid"]
 """A solver's word on a row, or "invalid" where the input is no policy."""
+
+REPORTED = ("kl_symmetry", "snr")
+"""Criteria that a report has columns for."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -90,17 +93,17 @@ def solve_rows(
     Args:
         theta, target, reference: logits `[B, V]` (or `[V]`: one row), NumPy (memory-mapped too) or torch.
         weights: as for `solve_alpha`.
-        criteria: which of `CRITERIA` to solve; the fields of the others stay None.
+        criteria: which of `REPORTED` to solve; the fields of the others stay None.
         chunk_elements: at most this many logits of each policy a chunk (but at least one row).
         device: where to compute, as for `PolicyBatch.from_logits`.
 
     Raises OptionError, ShapeError or PolicyError (arrays that hold no real numbers) at once, not at the first chunk.
     """
     for criterion in criteria:
-        if criterion not in CRITERIA:
-            raise OptionError(f"criterion is {criterion!r}: expected one of {', '.join(CRITERIA)}.")
+        if criterion not in REPORTED:
+            raise OptionError(f"criterion is {criterion!r}: expected one of {', '.join(REPORTED)}.")
     if not criteria:
-        raise OptionError(f"No criterion was given: expected one or more of {', '.join(CRITERIA)}.")
+        raise OptionError(f"No criterion was given: expected one or more of {', '.join(REPORTED)}.")
     if weights not in WEIGHTS:
         raise OptionError(f"weights is {weights!r}: expected one of {', '.join(WEIGHTS)}.")
     if chunk_elements < 1:
@@ -277,7 +280,7 @@ def _snr_columns(batch: PolicyBatch, weights: Weights) -> dict[str, list[Any]]:
     sign: list[int | None] = [None] * len(batch)
     for i in known:
         if result.maxima[i]:
-            snr[i], sign[i] = result.maxima[i][0].snr, result.maxima[i][0].sign
+            snr[i], sign[i] = result.maxima[i][0].value, result.maxima[i][0].sign
         else:
             # Every α is optimal: no maximum was sought, so its height is evaluated here.
             signal = learning_signal(batch.rows(i), result.alpha[i].to(batch.theta), weights)

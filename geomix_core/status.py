@@ -21,6 +21,7 @@ class Status(StrEnum):
     IDENTICAL = "identical"
     FLAT = "flat"
     NO_SIGNAL = "no_signal"
+    NO_ASCENT = "no_ascent"
     NO_INTERIOR_ROOT = "no_interior_root"
     NO_COVERAGE = "no_coverage"
     DISJOINT = "disjoint"
@@ -61,6 +62,11 @@ _EXPLANATIONS = {
         "SNR is undefined, 0/0, for every α; α = 1/2 is only a placeholder.",
         "The reward is zero on every token that π_θ can produce: the reference equals the target there.",
         "Choose another reference, or choose α by KL symmetry.",
+    ),
+    Status.NO_ASCENT: Explanation(
+        "No α has Φ₁ > 0; α = 1/2 is only a placeholder.",
+        "On average the reward pushes away from the target for every q in the family, so no step η > 0 makes progress.",
+        "Choose another reference (with π_ref = π_θ the signal is never negative), or choose α by KL symmetry.",
     ),
     Status.NO_INTERIOR_ROOT: Explanation(
         "No α in (0, 1) solves the criterion; the nearer end point is reported.",

@@ -93,7 +93,9 @@ def test_refusals() -> None:
         optimal_sampling_distribution(
             torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
         )
-    with pytest.raises(OptionError, match=r"'golden': expected one of kl_symmetry, snr"):
+    with pytest.raises(
+        OptionError, match=r"'golden': expected one of kl_symmetry, reverse_kl_symmetry, snr, signed_snr, wald"
+    ):
         optimal_sampling_distribution(p, p, method="golden")
     with pytest.raises(ShapeError, match=r"\[1, 2\].*\[1, 3\]"):
         optimal_sampling_distribution(p, torch.tensor([[0.5, 0.5]]))

@@ -532,7 +532,7 @@ def test_choosing_answers_with_the_solver_s_alphas(query: dict[str, str]) -> Non
     root = SYMBOLS["alpha"].html + "<sub>KL</sub>"
     assert labelled(drawn["delta"], root) == pytest.approx((kl, 0.0), abs=1e-9)
     peak = labelled(drawn["snr"], SYMBOLS["alpha"].html + "<sub>SNR</sub>")
-    assert peak == pytest.approx((float(snr.alpha[0]), snr.maxima[0][0].snr))
+    assert peak == pytest.approx((float(snr.alpha[0]), snr.maxima[0][0].value))
     # The marked root is where the drawn curve crosses zero.
     curve = trace(drawn["delta"], SYMBOLS["delta"].html)
     x, y = values(curve["x"]), values(curve["y"])
@@ -599,7 +599,7 @@ def test_table_of_choices_is_the_core_s() -> None:
             "kl_to_target": number(here.kl_to_target),
             "ess": percent(here.ess),
             "snr": number(learning.signed_snr),
-            "snr_share": percent(abs(learning.signed_snr) / snr.maxima[0][0].snr),
+            "snr_share": percent(abs(learning.signed_snr) / snr.maxima[0][0].value),
             "best_progress": number(learning.exact_gain),
             "ceiling_share": percent(learning.exact_gain / ceiling),
         }
@@ -616,7 +616,7 @@ def test_several_maxima_and_a_negative_signal_are_told() -> None:
     alphas = ", ".join(parameter(m.alpha) for m in maxima)
     assert [i.value for i in at.info] == [words(at)("page.choosing.maxima", count=str(len(maxima)), alphas=alphas)]
     assert [w.value for w in at.warning] == [words(at)("page.choosing.negative")]
-    assert labelled(figures(at)["snr"], f"{maxima[1].alpha:.3f}") == pytest.approx((maxima[1].alpha, maxima[1].snr))
+    assert labelled(figures(at)["snr"], f"{maxima[1].alpha:.3f}") == pytest.approx((maxima[1].alpha, maxima[1].value))
 
 
 # --- learning progress -------------------------------------------------------------------------------------------

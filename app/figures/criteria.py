@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from geomix_app.figures.style import HELPER, Style
 from geomix_app.notation import SYMBOLS
 from geomix_core.curves import FamilyCurves, SignalCurves
-from geomix_core.solvers.snr import LocalMaximum
+from geomix_core.solvers.maxima import LocalMaximum
 
 HEIGHT = 270
 
@@ -89,7 +89,7 @@ def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaxi
         label = f"α<sub>SNR</sub> = {peak.alpha:.4f}" if rank == 0 else f"{peak.alpha:.3f}"
         side = "left" if peak.alpha > 0.6 else "right" if peak.alpha < 0.4 else "center"
         shape = "diamond" if rank == 0 else "diamond-open"
-        style.mark(figure, peak.alpha, peak.snr, "snr", label=label, shape=shape, position=f"top {side}")
+        style.mark(figure, peak.alpha, peak.value, "snr", label=label, shape=shape, position=f"top {side}")
     figure.layout.yaxis.range = [-0.04 * top, 1.18 * top]
     return figure
 
