@@ -1,14 +1,17 @@
-"""Every string that a person reads, by key, from text/en.toml and text/zh.toml."""
+"""Every string that a person reads, by key, from text/en.toml and text/zh.toml; what claims say, from the core."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from geomix_app import notation
+from geomix_core.claims import CLAIMS
+from geomix_core.claims.words import reason, reasons, words
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 
@@ -57,7 +60,10 @@ def entries(language: str) -> dict[str, str]:
                 flat[prefix + key] = value
 
     walk("", tomllib.loads(source.read_text("utf-8")))
-    return flat
+    claims = {f"claim.{name}.{k}": v for name in CLAIMS for k, v in asdict(words(name, language)).items()}
+    why = {f"claim.reason.{key}": reason(key, language) for key in reasons()}
+    # What a claim has no words for (a proof, say) has no entry.
+    return flat | {k: v for k, v in (claims | why).items() if v}
 
 
 @cache

@@ -13,19 +13,25 @@ import streamlit as st
 import torch
 
 from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
-from geomix_core import claims, curves, summary
+from geomix_core import curves, summary
+from geomix_core.claims import CLAIMS, Bench, Setting, Verdict
 from geomix_core.compression import compress
-from geomix_core.criteria import AlphaResult, solve_alpha
+from geomix_core.criteria import AlphaResult
 from geomix_core.errors import OptionError, PolicyError
 from geomix_core.files import LogitPair
 from geomix_core.geodesics import PathLengths, e_geodesic, path_lengths, tilted_moments
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import Weights, exact_progress, learning_signal
+from geomix_core.progress import Weights, exact_progress
 from geomix_core.scenarios import Prompt, real_rows, reference_policy, synthetic, token_names
 from geomix_core.transforms import smooth, temper, top_k, top_p
 
 EVERY_PAGE = 12
 """Rows kept by each cache: a few readers with a few scenarios each."""
+
+ON_ATOMS = frozenset({"theorem_1", "section_4_2_pareto"})
+"""Claims about any two policies that take many passes: true or false of the atoms as well."""
+FOR_STEPS = frozenset({"theorem_2_step", "theorem_2_gain", "theorem_3_minimax"})
+"""Claims that take many passes, and whose numbers stand elsewhere on the page too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,6 @@ class Signal:
     """What depends on the weight convention; only rows with coverage have it."""
 
     snr: AlphaResult
-    snr_at_kl: float
 
     @property
     def alpha_snr(self) -> float | None:
@@ -168,17 +173,21 @@ def histogram(key: str, _batch: PolicyBatch) -> summary.RatioHistogram:
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def family(key: str, _batch: PolicyBatch) -> Family:
     """α_KL, the curves along α and the Chernoff information."""
-    result = solve_alpha(_batch, "kl_symmetry")
+    result = _bench(key, Setting(), _batch).kl_symmetry
     low = tilted_moments(_batch, result.alpha.to(_batch.theta)).log_partition
     return Family(result, curves.family_curves(atoms(key, _batch)), max(0.0, -float(low)))
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def signal(key: str, weights: Weights, _batch: PolicyBatch) -> Signal:
-    """α_SNR with all local maxima. Raises CoverageError."""
-    result = solve_alpha(_batch, "snr", weights)
-    at_kl = learning_signal(_batch, float(family(key, _batch).kl.alpha[0]), weights)
-    return Signal(result, at_kl.snr.item())
+    """α_SNR with all local maxima."""
+    return Signal(_bench(key, Setting(weights=weights), _batch).snr)
+
+
+def wald(key: str, weights: Weights, batch: PolicyBatch) -> AlphaResult:
+    """α by the worst exact progress over the default range of η."""
+    found: AlphaResult = _bench(f"{key} for steps", Setting(weights=weights), for_steps(key, batch)).wald
+    return found
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -282,6 +291,8 @@ def choices(key: str, weights: Weights, _batch: PolicyBatch) -> list[Choice]:
     named: list[tuple[str, float | None]] = [("kl_symmetry", found.alpha_kl)]
     if pair(key, _batch).covered:
         named.append(("snr", signal(key, weights, _batch).alpha_snr))
+        by_wald = wald(key, weights, _batch)
+        named.append(("wald", float(by_wald.alpha[0]) if by_wald.status[0].is_solution else None))
     named += [("half", 0.5), ("on_policy", 1.0), ("off_policy", 0.0)]
     return [choice(key, name, alpha, weights, _batch) for name, alpha in named if alpha is not None]
 
@@ -308,11 +319,28 @@ def choice(key: str, name: str, alpha: float, weights: Weights, _batch: PolicyBa
     )
 
 
-def verdicts_on_choice(key: str, weights: Weights, batch: PolicyBatch) -> list[claims.Verdict]:
-    """Theorem 4 and §5.4 on this row."""
-    found = family(key, batch)
-    verdicts = [claims.kl_symmetry_is_unique(found.kl)]
-    if pair(key, batch).covered:
-        sig = signal(key, weights, batch)
-        verdicts += claims.snr_agrees_with_kl_symmetry(found.kl, sig.snr, sig.snr_at_kl)
-    return verdicts
+def verdict(name: str, setting: Setting, row: Row) -> Verdict:
+    """What a computation says of a claim of the document on this row.
+
+    Claims are decided again only when something moves that they depend on (`Claim.uses`).
+    """
+    fields = sorted(CLAIMS[name].uses - {"reference"})
+    found: Verdict = _verdict(row.key, name, Setting(**{f: getattr(setting, f) for f in fields}), row.batch)
+    return found
+
+
+@st.cache_data(max_entries=400, show_spinner=False)
+def _verdict(key: str, name: str, setting: Setting, _batch: PolicyBatch) -> Verdict:
+    if name in ON_ATOMS:
+        bench = _bench(f"{key} atoms", setting, atoms(key, _batch))
+    elif name in FOR_STEPS:
+        bench = _bench(f"{key} for steps", setting, for_steps(key, _batch))
+    else:
+        bench = _bench(key, setting, _batch)
+    return CLAIMS[name].on(bench).verdict()
+
+
+@st.cache_resource(max_entries=EVERY_PAGE // 2, show_spinner=False)
+def _bench(key: str, setting: Setting, _batch: PolicyBatch) -> Bench:
+    """What claims share of one row at one setting; its parts are computed when they are asked for."""
+    return Bench(_batch, setting)

@@ -72,8 +72,13 @@ SYMBOLS = MappingProxyType(
 )
 
 
-_IN_TEXT = re.compile(r"([πα])_(θ|t|ref|KL|SNR)('?)(?:\^(\([^)]+\)|\w))?|([ηα])\*")
-_LATEX = {"π": r"\pi", "α": r"\alpha", "η": r"\eta", "θ": r"\theta", "−": "-"}
+_IN_TEXT = re.compile(
+    r"(?<![A-Za-z_])([παηqE]|Var)_(θ|t|ref|KL|SNR|min|max|α|0|1)(?![A-Za-z])('?)(?:\^(\([^)]+\)|\w))?|(?<![A-Za-z])([ηαq])\*"
+)
+_LATEX = {"π": r"\pi", "α": r"\alpha", "η": r"\eta", "θ": r"\theta", "−": "-"} | {
+    "E": r"\mathbb{E}",
+    "Var": r"\mathrm{Var}",
+}
 
 
 def markdown(text: str) -> str:
@@ -82,10 +87,10 @@ def markdown(text: str) -> str:
     def symbol(match: re.Match[str]) -> str:
         letter, index, prime, power, starred = match.groups()
         if starred:
-            return f"${_LATEX[starred]}^*$"
+            return f"${_LATEX.get(starred, starred)}^*$"
         below = _LATEX.get(index, index if len(index) == 1 else rf"\mathrm{{{index}}}")
         above = "".join(_LATEX.get(c, c) for c in (power or "").strip("()"))
-        return f"${_LATEX[letter]}_{{{below}}}{prime}" + (f"^{{{above}}}$" if above else "$")
+        return f"${_LATEX.get(letter, letter)}_{{{below}}}{prime}" + (f"^{{{above}}}$" if above else "$")
 
     return _IN_TEXT.sub(symbol, text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -13,7 +13,7 @@ from geomix_app.catalogue import Catalogue
 from geomix_app.figures.style import Style
 from geomix_app.notation import number, parameter, percent
 from geomix_app.scenario import Scenario
-from geomix_core.claims import Outcome, Verdict
+from geomix_core.claims import Outcome, Setting, Verdict
 from geomix_core.errors import GeomixError
 from geomix_core.progress import Weights
 from geomix_core.summary import PairSummary
@@ -118,38 +118,72 @@ def numbers(entries: Sequence[tuple[str, str, str | None]]) -> None:
         column.metric(label, value, help=help_text, border=True)
 
 
-def verdict(text: Catalogue, found: Verdict, failed: str = "") -> None:
-    """What the document says beside what the computation finds. `failed` replaces the finding's numbers if given."""
+def verdicts(view: View, names: Sequence[str], abreast: int = 2) -> None:
+    """What the document says beside what the computation finds on this row, claim by claim."""
+    setting = Setting(weights=view.weights, alpha=view.scenario.alpha)
+    for start in range(0, len(names), abreast):
+        columns = st.columns(abreast, gap="small")
+        for column, name in zip(columns, names[start : start + abreast], strict=False):
+            with column:
+                verdict(view.text, compute.verdict(name, setting, view.row))
+
+
+def verdict(text: Catalogue, found: Verdict, finding: str = "") -> None:
+    """One claim: the document's statement, the finding, and on demand the test and the proof.
+
+    `finding` stands in for the claim's own sentence where a page has a better one.
+    """
     key = f"claim.{found.claim}"
     if found.outcome is Outcome.DOES_NOT_APPLY:
-        finding = text(f"{key}.{found.reason}")
-    elif failed:
-        finding = text(f"{key}.failed", status=failed)
+        finding = text(f"claim.reason.{found.reason}")
     else:
-        finding = text(f"{key}.found", **_written(found.numbers))
-    badge = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.DOES_NOT_APPLY: "gray"}[found.outcome]
-    icon = {Outcome.HOLDS: "check", Outcome.FAILS: "close", Outcome.DOES_NOT_APPLY: "remove"}[found.outcome]
-    with st.container(border=True, gap="xsmall", key=f"verdict.{found.claim}"):
+        finding = finding or text(f"{key}.{found.outcome}", **written(found))
+    colour, icon = _BADGES[found.outcome]
+    with st.container(border=True, gap="xsmall", height="stretch", key=f"verdict.{found.claim}"):
         st.markdown(
-            f"**{text('claim.document')}** ({text(f'{key}.where')}) · {text(f'{key}.says')}\n\n"
-            f"**{text('claim.computed')}** · {finding} "
-            f":{badge}-badge[:material/{icon}: {text(f'claim.{found.outcome}')}]"
+            f"{text('claim.document', where=text(f'{key}.where'))} · {text(f'{key}.says')}\n\n"
+            f"**{text('claim.computed')}** "
+            f":{colour}-badge[:material/{icon}: {text(f'claim.{found.outcome}')}] {finding}"
         )
+        with st.expander(text("claim.why"), type="compact"):
+            for name in ("test", "needs", "proof"):
+                if f"{key}.{name}" in text:
+                    st.markdown(f"**{text(f'claim.{name}')}** · {text(f'{key}.{name}')}")
+            if f"{key}.holds" in text and f"{key}.proof" not in text:
+                st.markdown(text("claim.no_proof"))
 
 
-def _written(values: Mapping[str, float]) -> dict[str, str]:
-    as_percent, as_parameter = {"loss", "excess", "share"}, {"alpha", "alpha_kl", "alpha_snr", "gap"}
-    exact = {"low", "high"}
-    return {
-        name: f"{number(100 * v)} %"
-        if name in as_percent
-        else parameter(v)
-        if name in as_parameter
-        else f"{v:.12f}"
-        if name in exact
-        else number(v)
-        for name, v in values.items()
-    }
+_BADGES = {
+    Outcome.HOLDS: ("green", "check"),
+    Outcome.FAILS: ("red", "close"),
+    Outcome.DOES_NOT_APPLY: ("gray", "remove"),
+}
+_SHARES = frozenset(
+    {"loss", "excess", "share", "apart", "accepted", "rejected", "drift", "ess_at_kl", "ess_off_policy"}
+    | {"off_theta", "off_target"}
+)
+_PARAMETERS = frozenset({"found", "listed", "gap", "error"})
+_COUNTS = frozenset({"tokens", "count", "rivals", "maxima", "samples", "coarse", "fine", "claimed", "near", "rows"})
+_EXACT = frozenset({"low", "high"})
+_GIVEN = frozenset({"eta_low", "eta_high"})
+"""Settings, as they were set."""
+
+
+def written(found: Verdict) -> dict[str, str]:
+    """A verdict's numbers as a person reads them."""
+
+    def write(name: str, value: float) -> str:
+        if name in _SHARES:
+            return f"{number(100 * value)} %"
+        if name in _PARAMETERS or name.startswith("alpha"):
+            return parameter(value)
+        if name in _COUNTS:
+            return f"{value:,.0f}"
+        if name in _EXACT:
+            return f"{value:.12f}"
+        return f"{value:g}" if name in _GIVEN else number(value)
+
+    return {name: write(name, value) for name, value in found.numbers.items()}
 
 
 def _smoothing_button(view: View) -> None:

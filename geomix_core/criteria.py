@@ -208,10 +208,20 @@ def _snr(batch: PolicyBatch, options: Options) -> AlphaResult:
 def _signed_snr(batch: PolicyBatch, options: Options) -> AlphaResult:
     """The highest maximum of |Φ₁|/√Φ₂ with Φ₁ > 0; where Φ₁ changes sign SNR is 0, so none is lost at the border."""
     found = find_maxima(batch, options.weights)
-    rising = tuple(tuple(m for m in row if m.sign > 0) for row in found.rows)
-    # A flat row keeps one sign: that at any α.
-    falls = (found.flat & (learning_signal(batch, 0.5, options.weights).sign < 0)).tolist()
-    result = _highest("signed_snr", batch, options, replace(found, rows=rising))
+    rising = [tuple(m for m in row if m.sign > 0) for row in found.rows]
+    flat = found.flat.clone()
+    if flat.any():
+        # |Φ₁|/√Φ₂ is flat where two tokens are left; Φ₁ changes sign at most once there, so the end points tell.
+        ends = learning_signal(batch, torch.tensor([[0.0], [1.0]]), options.weights)
+        split = flat & (ends.sign[0] != ends.sign[1])
+        for i in split.nonzero().squeeze(-1).tolist():
+            end = int(ends.sign[1, i] > 0)
+            rising[i] = (LocalMaximum(float(end), float(ends.snr[end, i]), 1, (0.0, 1.0), 0.0),)
+        flat &= ~split
+        falls = (flat & (ends.sign[0] < 0)).tolist()
+    else:
+        falls = [False] * len(batch)
+    result = _highest("signed_snr", batch, options, replace(found, rows=tuple(rising), flat=flat))
     status = tuple(
         Status.NO_ASCENT if falls[i] or (found.rows[i] and not rising[i]) else s for i, s in enumerate(result.status)
     )

@@ -43,7 +43,7 @@ def log_sinhc(x: Tensor) -> Tensor:
     magnitude = x.abs()
     near = magnitude < 0.1
     square = magnitude.square()
-    # x²/6 − x⁴/180 + x⁶/2835 − x⁸/37800: the next term is below 1e-16 of the first for |x| < 0.1.
+    # x²/6 − x⁴/180 + x⁶/2835 − x⁸/37800: the next term, x¹⁰/467775, is below 3e-16 for |x| < 0.1.
     series = square * (1 / 6 - square * (1 / 180 - square * (1 / 2835 - square / 37800)))
     safe = torch.where(near, torch.ones_like(magnitude), magnitude)
     direct = safe + torch.log(-torch.expm1(-2 * safe)) - torch.log(2 * safe)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geomix_core.errors import CoverageError
 from geomix_core.geodesics import Scalars, as_parameter
-from geomix_core.numerics import NEG_INF
+from geomix_core.numerics import NEG_INF, mul_exp, row_max
 from geomix_core.policies import PolicyBatch
 from geomix_core.tilts import HUGE, WEIGHTS, LearningSignal, TiltFamily, Weights
 
@@ -114,9 +114,16 @@ def exact_progress_from(batch: PolicyBatch, log_q: Tensor, eta: Scalars, weights
 def third_cumulant(batch: PolicyBatch, alpha: Scalars, weights: Weights = "importance") -> Tensor:
     """κ₃ = E_θ[(h − E_θ h)³], `[..., B]`: the remainder of Theorem 1 is −η³κ₃/6 to leading order."""
     family = TiltFamily(batch, weights)
-    h, theta = family.tilt(as_parameter(alpha, batch)), family.log_theta.exp()
-    centred = h - (theta * h).sum(-1, keepdim=True)
-    return (theta * centred**3).sum(-1)
+    # ∛π_θ·h scaled to at most 1, and once more after centring: neither a large tilt's cube overflows before its small
+    # probability is multiplied in, nor a tiny spread's underflows.
+    log_root = family.log_theta / 3
+    log_a = log_root + family.log_abs(as_parameter(alpha, batch))
+    scale = row_max(log_a)
+    scaled = family.reward_sign * torch.exp(log_a - scale)
+    centred = scaled - log_root.exp() * ((2 * log_root).exp() * scaled).sum(-1, keepdim=True)
+    spread = centred.abs().amax(-1, keepdim=True)
+    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
+    return mul_exp((centred / safe).pow(3).sum(-1), 3 * (scale + safe.log()).squeeze(-1))
 
 
 def expansion_remainder(batch: PolicyBatch, alpha: Scalars, eta: Scalars, weights: Weights = "importance") -> Tensor:

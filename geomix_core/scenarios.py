@@ -69,12 +69,21 @@ class RealRows:
     tokens: tuple[str, ...]
 
 
+REAL_PAIRS = ("privileged", "int8")
+
+
 @cache
-def real_rows() -> RealRows:
-    """SmolLM2-135M-Instruct (π_θ) and the same model that also saw the reference answer (π_t). Do not modify."""
+def real_rows(pair: str = "privileged") -> RealRows:
+    """Eight rows of SmolLM2-135M-Instruct. Do not modify.
+
+    privileged: π_θ is the model, π_t the same model that also saw the reference answer. int8: π_θ is the model with its
+    layers rounded to eight bits, π_t the unrounded one (nearly identical policies). Raises OptionError.
+    """
+    if pair not in REAL_PAIRS:
+        raise OptionError(f"pair is {pair!r}: expected one of {', '.join(REAL_PAIRS)}.")
     data = files("geomix_core") / "data"
-    logits = load((data / "smollm2_privileged" / "logits.safetensors").read_bytes())
-    prompts = json.loads((data / "smollm2_privileged" / "prompts.json").read_text("utf-8"))
+    logits = load((data / f"smollm2_{pair}" / "logits.safetensors").read_bytes())
+    prompts = json.loads((data / f"smollm2_{pair}" / "prompts.json").read_text("utf-8"))
     tokens = json.loads((data / "smollm2_tokens.json").read_text("utf-8"))
     return RealRows(
         logits["logits_theta"],

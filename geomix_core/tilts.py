@@ -84,7 +84,10 @@ class LearningSignal:
     def quadratic_progress(self, eta: Scalars) -> Tensor:
         """ηΦ₁ − (η²/2)Φ₂, nats (Theorem 1 without its remainder)."""
         step = torch.as_tensor(eta, dtype=self.sign.dtype, device=self.sign.device)
-        return step * self.phi1 - 0.5 * step.square() * self.phi2
+        gain = step * self.phi1 - 0.5 * step.square() * self.phi2
+        # Where both terms overflow: ½Φ₂·η(2η* − η) has the sign of the larger one.
+        beyond = mul_exp(step.sign() * (2 * self.quadratic_step - step).sign(), torch.full_like(gain, torch.inf))
+        return torch.where(gain.isnan(), beyond, gain)
 
 
 class TiltFamily:

@@ -18,7 +18,7 @@ with left:
         show.tokens(view, ("theta", "q", "target"))
 with right:
     show.kl_plane(view)
-show.shortest_path(view)
+show.origins(view)
 
 columns = st.columns(3 if view.row.batch.vocab_size == 3 else 2, gap="medium")
 with columns[0]:

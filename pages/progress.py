@@ -22,7 +22,7 @@ with right:
     show.progress_map(view)
 show.progress_numbers(view)
 
-left, right = st.columns([9, 11], gap="medium")
+left, right = st.columns([2, 3], gap="medium")
 with left:
     show.expansion_error(view)
 with right:

@@ -168,35 +168,61 @@ class Exact:
 
     def tilt(self, alpha: float | mp.mpf) -> list[mp.mpf]:
         """h = w·r with w = π_θ/q or q/π_θ and r = log(π_t/π_ref); 0 where π_θ is 0."""
-        q = self.q(alpha)
+        return self.tilt_from(self.q(alpha))
+
+    def tilt_from(self, q: list[mp.mpf]) -> list[mp.mpf]:
+        """The same of any sampling distribution q."""
         h = [mp.mpf(0)] * len(q)
         for i in self.common:
             w = self.theta[i] / q[i] if self.weights == "importance" else q[i] / self.theta[i]
             h[i] = w * mp.log(self.target[i] / self.reference[i])
         return h
 
+    def reach_from(self, q: list[mp.mpf]) -> list[mp.mpf]:
+        """|∂h/∂log-prob| per token is at most w(1 + 2|r|): what an error of log-probabilities is multiplied by in h."""
+        h, out = self.tilt_from(q), [mp.mpf(0)] * len(q)
+        for i in self.common:
+            w = self.theta[i] / q[i] if self.weights == "importance" else q[i] / self.theta[i]
+            out[i] = w + (2 + 2 * abs(self.ell[i])) * abs(h[i])
+        return out
+
     def phi1(self, alpha: float | mp.mpf) -> mp.mpf:
         """Σ (π_t − π_θ)·w·r."""
-        return mp.fsum((t - p) * x for p, t, x in zip(self.theta, self.target, self.tilt(alpha), strict=True))
+        return self.phi1_of(self.tilt(alpha))
+
+    def phi1_of(self, h: list[mp.mpf]) -> mp.mpf:
+        return mp.fsum((t - p) * x for p, t, x in zip(self.theta, self.target, h, strict=True))
 
     def cumulant(self, alpha: float | mp.mpf, order: int) -> mp.mpf:
         """Central moment of h under π_θ: the cumulant for orders 2 and 3."""
-        h = self.tilt(alpha)
+        return self.cumulant_of(self.tilt(alpha), order)
+
+    def cumulant_of(self, h: list[mp.mpf], order: int) -> mp.mpf:
         mean = mp.fsum(p * x for p, x in zip(self.theta, h, strict=True))
         return mp.fsum(p * (x - mean) ** order for p, x in zip(self.theta, h, strict=True))
 
     def snr(self, alpha: float | mp.mpf) -> mp.mpf:
         return abs(self.phi1(alpha)) / mp.sqrt(self.cumulant(alpha, 2))
 
+    def chi2(self) -> mp.mpf:
+        """χ²(π_t‖π_θ) = Σ (π_t − π_θ)²/π_θ."""
+        return mp.fsum((t - p) ** 2 / p for p, t in zip(self.theta, self.target, strict=True) if p > 0)
+
     def updated(self, alpha: float | mp.mpf, eta: float | mp.mpf) -> list[mp.mpf]:
         """π_θ' ∝ π_θ exp(ηh)."""
-        raised = [p * mp.exp(mp.mpf(eta) * x) for p, x in zip(self.theta, self.tilt(alpha), strict=True)]
+        return self.updated_by(self.tilt(alpha), eta)
+
+    def updated_by(self, h: list[mp.mpf], eta: float | mp.mpf) -> list[mp.mpf]:
+        raised = [p * mp.exp(mp.mpf(eta) * x) for p, x in zip(self.theta, h, strict=True)]
         total = mp.fsum(raised)
         return [x / total for x in raised]
 
     def progress(self, alpha: float | mp.mpf, eta: float | mp.mpf) -> mp.mpf:
         """J(π_θ') − J(π_θ), J(π) = E_{π_t}[log π], on rows where π_θ can produce all that π_t can."""
-        new = self.updated(alpha, eta)
+        return self.progress_of(self.tilt(alpha), eta)
+
+    def progress_of(self, h: list[mp.mpf], eta: float | mp.mpf) -> mp.mpf:
+        new = self.updated_by(h, eta)
         pairs = list(zip(self.target, new, self.theta, strict=True))
         return mp.fsum(t * mp.log(b) for t, b, _ in pairs if t > 0) - mp.fsum(
             t * mp.log(p) for t, _, p in pairs if t > 0
@@ -249,6 +275,32 @@ def np_snr(
         centred = h - np.sum(theta * h)
         out.append(np.sum(gap * h) / np.sqrt(np.sum(theta * centred**2)))
     return np.array(out, dtype=np.float64)
+
+
+def np_progress(
+    log_theta: np.ndarray,
+    log_target: np.ndarray,
+    log_reference: np.ndarray | None,
+    alphas: np.ndarray | float,
+    eta: float,
+    weights: str = "importance",
+) -> np.ndarray:
+    """η E_t[h] − log E_θ[exp(ηh)] of one row at every α, in extended precision where the platform has it."""
+    lt, lg = log_theta.astype(np.longdouble), log_target.astype(np.longdouble)
+    ell = lg - lt
+    reward = ell if log_reference is None else lg - log_reference.astype(np.longdouble)
+    sign = -1 if weights == "importance" else 1
+    out = []
+    a = np.atleast_1d(alphas).astype(np.longdouble)
+    for block in np.array_split(a, 1 + a.size * ell.size // 1_000_000):
+        tilted = (1 - block)[:, None] * ell
+        mass = lt + tilted
+        top = mass.max(-1, keepdims=True)
+        log_z = top + np.log(np.exp(mass - top).sum(-1, keepdims=True))
+        x = eta * reward * np.exp(sign * (tilted - log_z))
+        top = x.max(-1, keepdims=True)
+        out.append((np.exp(lg) * (x - top)).sum(-1) - np.log((np.exp(lt) * np.exp(x - top)).sum(-1)))
+    return np.concatenate(out).astype(np.float64)
 
 
 # --- rounding ----------------------------------------------------------------------------------------------------

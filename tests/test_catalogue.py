@@ -12,19 +12,17 @@ from string import Formatter
 import pytest
 from apptest import PAGES
 
-import geomix_core.claims as claims_module
 from geomix_app.catalogue import LANGUAGES, catalogue, entries
 from geomix_app.scenario import SOURCES
-from geomix_core import claims, curves
-from geomix_core.claims import Outcome, Verdict
-from geomix_core.criteria import solve_alpha
-from geomix_core.geodesics import path_lengths
+from geomix_app.shell import written
+from geomix_core.claims import CLAIMS, Outcome, Setting, Verdict, check_all
+from geomix_core.claims.rows import section_5_4_alpha_from_reports
+from geomix_core.claims.words import reasons, words
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import WEIGHTS, learning_signal
+from geomix_core.progress import WEIGHTS
 from geomix_core.reports import RowReport, solve_rows
 from geomix_core.scenarios import FAMILIES, REFERENCES, synthetic
 from geomix_core.status import Status
-from geomix_core.summary import learning_point, pair_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = entries("en")
@@ -147,19 +145,10 @@ def test_every_composed_key_has_an_entry() -> None:
     assert missing == []
 
 
-def claim_calls(function: str) -> Iterator[tuple[str, list[str]]]:
-    """(claim, further literal arguments) of every call of a function in the core's claims."""
-    for node in ast.walk(ast.parse(Path(claims_module.__file__).read_text("utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function:
-            literals = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            yield literals[0], literals[1:]
-
-
 def families() -> dict[str, set[str]]:
     """Keys that are composed at run time, from the enumerations that they are composed of."""
-    decided = {claim for claim, _ in claim_calls("_decide")}
-    silent = {(claim, reason) for claim, reasons in claim_calls("_silent") for reason in reasons}
-    assert len(decided) >= 6
+    compared = [name for name, claim in CLAIMS.items() if claim.measure is not None]
+    assert len(compared) >= 30
     parameters = {p.name for f in FAMILIES.values() for p in f.parameters}
     offered = {"policies": {"probs", "logits"}}
     return {
@@ -171,10 +160,15 @@ def families() -> dict[str, set[str]]:
         "parameters": {f"parameter.{p}" for p in parameters},
         "references": {f"reference.{r}" for r in REFERENCES},
         "weights": {f"weights.{w}" for w in WEIGHTS},
-        "claims": {f"claim.{c}.{k}" for c in decided for k in ("where", "says", "found")} | {"claim.theorem_4.failed"},
-        "reasons": {f"claim.{c}.{reason}" for c, reason in silent},
+        "claims": {f"claim.{c}.{k}" for c in CLAIMS for k in ("where", "says", "test")},
+        "hypotheses and proofs": {
+            f"claim.{c}.{k}" for c in CLAIMS for k in ("needs", "proof") if getattr(words(c, "en"), k)
+        },
+        "findings": {f"claim.{c}.{k}" for c in compared for k in (Outcome.HOLDS, Outcome.FAILS)},
+        "reasons": {f"claim.reason.{reason}" for reason in reasons()},
         "choices": {
-            f"page.choosing.{c}" for c in ("kl_symmetry", "snr_row", "half", "on_policy", "off_policy", "current")
+            f"page.choosing.{c}"
+            for c in ("kl_symmetry", "snr_row", "wald", "half", "on_policy", "off_policy", "current")
         },
         "kinds of table": {f"page.policies.{k}" for k in offered["policies"]},
         "paths": {f"path.{p}" for p in ("e_geodesic", "m_geodesic", "fisher_rao")},
@@ -187,7 +181,7 @@ def test_every_member_of_a_family_has_an_entry(family: str) -> None:
     assert sorted(families()[family] - KEYS.keys()) == []
 
 
-CLOSED = ("nav", "status", "status_name", "source", "parameter", "reference", "weights", "path")
+CLOSED = ("nav", "status", "status_name", "source", "parameter", "reference", "weights", "path", "claim.reason")
 
 
 @pytest.mark.parametrize("section", CLOSED)
@@ -239,7 +233,33 @@ def test_every_entry_is_used() -> None:
     assert not unused, "\n".join(unused)
 
 
-# --- findings in words -------------------------------------------------------------------------------------------
+# --- claims ------------------------------------------------------------------------------------------------------
+
+CLAIM_KEYS = [key for key in KEYS if key.startswith("claim.")]
+
+
+def test_claims_speak_with_the_core_s_words() -> None:
+    for language in LANGUAGES:
+        of_claims = {k: v for k, v in entries(language).items() if re.match(r"claim\.\w+\.", k)}
+        told = {
+            f"claim.{name}.{field}": getattr(words(name, language), field)
+            for name in CLAIMS
+            for field in ("where", "says", "test", "needs", "proof", "holds", "fails")
+        }
+        assert {k: v for k, v in of_claims.items() if not k.startswith("claim.reason.")} == {
+            k: v for k, v in told.items() if v
+        }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("key", CLAIM_KEYS)
+def test_claims_leave_nothing_to_markdown(key: str, language: str) -> None:
+    raw = entries(language)[key]
+    rendered = catalogue(language)(key, **dict.fromkeys(placeholders(raw), "7"))
+    assert "$$" not in rendered
+    prose = re.sub(r"\$[^$]*\$|\*\*", "", rendered)
+    # A symbol that notation does not know would stay as typed, or be taken for emphasis; brackets for a link.
+    assert [mark for mark in ("_", "*", "`", "](", "<b", "\\", "$") if mark in prose] == []
 
 
 @cache
@@ -248,34 +268,75 @@ def verdicts() -> tuple[Verdict, ...]:
     rows = [
         synthetic("gaussian"),
         synthetic("two_tokens"),
+        synthetic("top_k"),
         synthetic("near_identical", sigma=1e-6),
         PolicyBatch.from_probs([0.5, 0.5], [0.5, 0.5]),
     ]
-    found: list[Verdict] = []
-    for row in rows:
-        for weights in WEIGHTS:
-            kl, snr = solve_alpha(row, "kl_symmetry"), solve_alpha(row, "snr", weights)
-            point = learning_point(row, 0.5, weights)
-            at_kl = learning_signal(row, float(kl.alpha[0]), weights).snr.item()
-            error = curves.expansion_error(row, 0.5, abs(point.quadratic_step) or 1.0, weights)
-            found += [
-                claims.expansion_is_second_order(error),
-                claims.quadratic_optimum_is_possible(point, pair_summary(row)),
-                claims.kl_symmetry_is_unique(kl),
-                *claims.snr_agrees_with_kl_symmetry(kl, snr, at_kl),
-                claims.family_is_shortest(path_lengths(row), row),
-                claims.snr_agrees_on_most_rows(next(solve_rows(row.theta, row.target, weights=weights))),
-            ]
-    return tuple(found)
+    return tuple(
+        found.verdict(0) for row in rows for w in WEIGHTS for found in check_all(row, Setting(weights=w)).values()
+    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_finding_has_the_numbers_that_its_words_name(language: str) -> None:
-    text = entries(language)
+def test_every_finding_is_told_in_numbers(language: str) -> None:
+    text = catalogue(language)
     decided = [v for v in verdicts() if v.outcome is not Outcome.DOES_NOT_APPLY]
-    assert {v.claim for v in decided} == {claim for claim, _ in claim_calls("_decide")}
+    assert {v.claim for v in decided} == {name for name, claim in CLAIMS.items() if claim.measure is not None}
     for v in decided:
-        assert placeholders(text[f"claim.{v.claim}.found"]) <= v.numbers.keys(), v.claim
+        told = text.plain(f"claim.{v.claim}.{v.outcome}", **written(v))
+        assert not re.search(r"\b(nan|inf|None)\b|[{}]", told), told
     silent = [v for v in verdicts() if v.outcome is Outcome.DOES_NOT_APPLY]
     assert silent
-    assert [v for v in silent if f"claim.{v.claim}.{v.reason}" not in text] == []
+    assert [v for v in silent if f"claim.reason.{v.reason}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("claim", "name", "value", "as_written"),
+    [
+        ("theorem_4_exists", "alpha", 0.51744, "0.5174"),
+        ("theorem_3_minimax", "alpha_wald", 1.0, "1.0000"),
+        ("theorem_3_minimax", "eta_low", 0.5, "0.5"),
+        ("theorem_4_exists", "low", 0.5, "0.500000000000"),
+        ("theorem_4_exists", "at_one", -0.0797, "−0.0797"),
+        ("section_4_3_ends", "off_theta", 0.48664, "48.7 %"),
+        ("section_5_1_search", "found", 0.25, "0.2500"),
+        ("section_5_1_search", "maxima", 2.0, "2"),
+        ("section_5_4_alpha", "gap", 0.48257, "0.4826"),
+        ("section_5_4_snr", "loss", 0.4558, "45.6 %"),
+        ("section_5_4_snr", "at_kl", 0.17651, "0.177"),
+        ("section_6_2_stable", "listed", 0.5, "0.5000"),
+        ("section_6_2_stable", "error", 0.4996, "0.4996"),
+        ("section_6_5_off_policy", "ess_at_kl", 0.9486, "94.9 %"),
+        ("section_6_5_uniform", "tokens", 152000.0, "152,000"),
+        ("section_6_5_uniform", "accepted", 2.351e-5, "0.00235 %"),
+        ("section_7_3_efficiency", "needed", float("inf"), "∞"),
+        ("section_7_3_efficiency", "samples", 16.0, "16"),
+        ("section_4_2_shortest", "excess", 0.02617, "2.62 %"),
+        ("theorem_1", "remainder", 3.757e-8, "3.76×10⁻⁸"),
+    ],
+)
+def test_numbers_of_a_finding_are_written_as_what_they_are(
+    claim: str, name: str, value: float, as_written: str
+) -> None:
+    assert name in {n for v in verdicts() if v.claim == claim for n in v.numbers}
+    assert written(Verdict(claim, Outcome.HOLDS, numbers={name: value})) == {name: as_written}
+
+
+def test_every_alpha_and_share_of_a_claim_is_written_as_one() -> None:
+    for v in verdicts():
+        told = written(v)
+        for name, value in v.numbers.items():
+            if name.startswith("alpha"):
+                assert told[name] == f"{value:.4f}"
+            if name in ("loss", "excess", "share", "apart", "accepted", "rejected", "drift"):
+                assert told[name].endswith(" %")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_agreement_over_many_rows_is_told(language: str) -> None:
+    row = synthetic("gaussian")
+    found = section_5_4_alpha_from_reports(next(solve_rows(row.theta, row.target)))
+    assert placeholders(entries(language)["page.validate.agree"]) == found.numbers.keys()
+    assert written(found) == {"near": "0", "rows": "1", "share": "0 %"}
+    nothing = section_5_4_alpha_from_reports([])
+    assert f"claim.reason.{nothing.reason}" in entries(language)

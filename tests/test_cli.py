@@ -13,6 +13,7 @@ from streamlit.web import cli as streamlit_cli
 
 import geomix_app
 from geomix_app.cli import main
+from geomix_core.claims import CLAIMS
 
 MAIN = str(Path(str(geomix_app.__file__)).parent / "main.py")
 
@@ -84,3 +85,30 @@ def test_console_script_starts() -> None:
     script = Path(sys.executable).parent / "geomix"
     done = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=True, timeout=120)
     assert version("geomix") in done.stdout
+
+
+def test_break_lists_the_claims() -> None:
+    result = invoke("break")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert [line.split()[0] for line in lines] == list(CLAIMS)
+
+
+def test_break_prints_the_smallest_counterexample() -> None:
+    result = invoke("break", "section_4_2_shortest", "--seconds", "60")
+    assert result.exit_code == 0
+    assert "found" in result.output
+    assert "theta     2 : 1 : 1" in result.output
+    assert "target    1 : 2 : 1" in result.output
+
+
+def test_break_says_how_many_policies_a_claim_survived() -> None:
+    result = invoke("break", "theorem_4_identity", "--seconds", "0.2")
+    assert result.exit_code == 0
+    assert result.output.startswith("survived: ")
+
+
+def test_break_refuses_what_is_no_claim() -> None:
+    result = invoke("break", "theorem_9")
+    assert result.exit_code == 2
+    assert "theorem_9" in result.output

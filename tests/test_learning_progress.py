@@ -11,8 +11,20 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
-from strategies import EPS, WEIGHTS, Exact, draw, draw_reference, log_prob_error, mp_kl, np_log_softmax
+from strategies import (
+    EPS,
+    WEIGHTS,
+    Exact,
+    draw,
+    draw_reference,
+    log_prob_error,
+    logit_pairs,
+    mp_kl,
+    np_log_softmax,
+)
 
 from geomix_core import (
     CoverageError,
@@ -25,6 +37,12 @@ from geomix_core import (
     updated_policy,
 )
 from geomix_core.divergences import kl
+from geomix_core.progress import (
+    exact_progress_from,
+    expansion_remainder,
+    learning_signal_from,
+    third_cumulant,
+)
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0, 1.5)
 INF = np.inf
@@ -45,28 +63,33 @@ class Row:
         self.exact = Exact(self.theta, self.target, self.reference, self.weights)
         self.delta = log_prob_error(*given)
 
-    def reach(self, alpha: float) -> list[mp.mpf]:
-        """|∂h/∂log-prob| per token is at most w(1 + 2|r|): what δ is multiplied by in h."""
-        h, e = self.exact.tilt(alpha), self.exact
-        q = e.q(alpha)
-        out = [mp.mpf(0)] * len(h)
-        for i in e.common:
-            w = e.theta[i] / q[i] if self.weights == "importance" else q[i] / e.theta[i]
-            out[i] = w + (2 + 2 * abs(e.ell[i])) * abs(h[i])
-        return out
+    def reach(self, where: float | list[mp.mpf]) -> list[mp.mpf]:
+        """What δ is multiplied by in h, per token, at α or at a sampling distribution q."""
+        return self.exact.reach_from(where if isinstance(where, list) else self.exact.q(where))
 
-    def phi1_error(self, alpha: float) -> float:
+    def phi1_error(self, where: float | list[mp.mpf]) -> float:
         e = self.exact
-        masses = zip(e.theta, e.target, self.reach(alpha), strict=True)
+        masses = zip(e.theta, e.target, self.reach(where), strict=True)
         return float(8 * self.delta * mp.fsum((p + t) * x for p, t, x in masses))
 
-    def phi2_error(self, alpha: float) -> float:
-        masses = zip(self.exact.theta, self.reach(alpha), strict=True)
+    def phi2_error(self, where: float | list[mp.mpf]) -> float:
+        masses = zip(self.exact.theta, self.reach(where), strict=True)
         return float(16 * self.delta * mp.fsum(p * x**2 for p, x in masses))
 
-    def progress_error(self, alpha: float, eta: float) -> float:
+    def third_error(self, alpha: float) -> float:
+        """∂κ₃/∂h is 3π_θ(c² − Φ₂), c = h − E_θ[h], and ∂κ₃/∂log π_θ at most π_θ(|c|³ + 3Φ₂|c|)."""
+        e, h = self.exact, self.exact.tilt(alpha)
+        mean = mp.fsum(p * x for p, x in zip(e.theta, h, strict=True))
+        second = e.cumulant_of(h, 2)
+        terms = (
+            p * (3 * (c**2 + second) * x + abs(c) ** 3 + 3 * second * abs(c))
+            for p, c, x in zip(e.theta, [x - mean for x in h], self.reach(alpha), strict=True)
+        )
+        return float(8 * self.delta * mp.fsum(terms))
+
+    def progress_error(self, where: float | list[mp.mpf], eta: float) -> float:
         """η E_t[h] is off by η·Σπ_t·δh, the log-sum-exp by at most η·max δh, both by a few ulp of their own size."""
-        return float(8 * self.delta * (1 + eta * max(self.reach(alpha))))
+        return float(8 * self.delta * (1 + eta * max(self.reach(where))))
 
 
 def make(family: str, weights: str, referenced: bool, seed: int = 0, vocab: int = 7) -> Row:
@@ -352,6 +375,81 @@ def test_remainder_falls_with_slope_three(weights: str, referenced: bool) -> Non
     assert slope == pytest.approx(3, abs=0.025)
 
 
+@every_row
+def test_third_cumulant_is_the_central_moment(row: Row) -> None:
+    got = third_cumulant(row.batch, column(*ALPHAS), row.weights)
+    for i, alpha in enumerate(ALPHAS):
+        truth = float(row.exact.cumulant(alpha, 3))
+        assert float(got[i, 0]) == pytest.approx(truth, abs=row.third_error(alpha), rel=0)
+
+
+@CONVENTION
+def test_third_cumulant_of_logits_800_apart(weights: str) -> None:
+    """π_θh³ is in range where h³ is not (e^1600); beyond float64 it is ±inf, never NaN."""
+    theta, target = np.array([800.0, -800.0, 0.0, 1.0]), np.array([-800.0, 800.0, 0.0, 3.0])
+    batch, delta = PolicyBatch.from_logits(theta, target), log_prob_error(theta, target)
+    with mp.workdps(2400):
+        exact = Exact(theta, target, None, weights)
+        for alpha in (0.0, 0.5, 0.6, 0.9, 1.0):
+            truth = float(exact.cumulant(alpha, 3))  # mpmath rounds what is out of range to ±inf and 0
+            got = float(third_cumulant(batch, alpha, weights))
+            # Three factors h, each an exponential of numbers of size 1600.
+            assert got == pytest.approx(truth, rel=64 * delta, abs=1e-300)
+
+
+@every_row
+def test_remainder_is_what_the_quadratic_leaves(row: Row) -> None:
+    for alpha in (0.0, 0.5, 1.0):
+        phi1, phi2 = row.exact.phi1(alpha), row.exact.cumulant(alpha, 2)
+        for eta in (0.0, 1e-3, 0.3, 1.0, 4.0):
+            truth = row.exact.progress(alpha, eta) - (eta * phi1 - mp.mpf(eta) ** 2 / 2 * phi2)
+            rounding = row.progress_error(alpha, eta) + eta * row.phi1_error(alpha) + eta**2 * row.phi2_error(alpha)
+            got = float(expansion_remainder(row.batch, alpha, eta, row.weights))
+            assert got == pytest.approx(float(truth), abs=rounding, rel=8 * EPS)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(
+    st.one_of(logit_pairs(), logit_pairs(reference=True)),
+    st.floats(0, 1),
+    st.floats(1e-3, 20),
+    st.sampled_from(WEIGHTS),
+)
+def test_remainder_is_the_cubic_up_to_a_quartic(policies, alpha: float, reach: float, weights: str) -> None:
+    """|remainder + η³κ₃/6| ≤ (ηM)⁴/192, M the range of h, for a step of any size (`reach` = ηM)."""
+    row = Row(*(x[0] for x in policies), *([None] if len(policies) == 2 else []), weights)
+    h = row.exact.tilt(alpha)
+    span = float(max(h) - min(h))
+    eta = reach / span if span > 0 else 1.0
+    rounding = row.progress_error(alpha, eta) + eta * row.phi1_error(alpha) + eta**2 * row.phi2_error(alpha)
+    remainder = expansion_remainder(row.batch, alpha, eta, weights).item()
+    cubic = -(eta**3) / 6 * third_cumulant(row.batch, alpha, weights).item()
+    slack = rounding + eta**3 * row.third_error(alpha)
+    assert abs(remainder - cubic) <= (eta * span) ** 4 / 192 + slack
+
+
+@CONVENTION
+@REFERENCE
+def test_expansion_is_a_number_where_the_tilt_overflows(weights: str, referenced: bool) -> None:
+    """Φ₁ and Φ₂ reach e^1600: the quadratic is then ±inf, by the larger term; progress never is; nothing is NaN."""
+    theta, target = [800.0, -800.0, 0.0, 1.0], [-800.0, 800.0, 0.0, 3.0]
+    reference = [0.0, 1.0, 2.0, 3.0] if referenced else None
+    batch = PolicyBatch.from_logits(theta, target, reference)
+    alphas, etas = (0.0, 0.25, 0.5, 1.0), (0.0, 1e-300, 1e-6, 1.0, 1e10)
+    remainder = expansion_remainder(batch, torch.tensor(alphas)[:, None, None], column(*etas), weights)
+    assert not third_cumulant(batch, torch.tensor(alphas)[:, None], weights).isnan().any()
+    assert not remainder.isnan().any()
+    assert (remainder[:, 0] == 0).all()
+    with mp.workdps(1600):
+        exact = Exact(theta, target, reference, weights)
+        for i, alpha in enumerate(alphas):
+            phi1, phi2 = exact.phi1(alpha), exact.cumulant(alpha, 2)
+            for j, eta in enumerate(etas):
+                quadratic = eta * phi1 - mp.mpf(eta) ** 2 / 2 * phi2
+                if abs(quadratic) > 1e309:
+                    assert remainder[i, j].item() == float(-mp.sign(quadratic) * mp.inf)
+
+
 # --- Theorems 2 and 3: step sizes --------------------------------------------------------------------------------
 
 
@@ -466,6 +564,103 @@ def test_identical_policies_have_nothing_to_learn() -> None:
     assert exact_step(batch, 0.5).item() == 0
     assert exact_progress(batch, 0.5, 3.0).item() == 0
     assert signal.log_slope.item() == 0
+
+
+# --- any sampling distribution -----------------------------------------------------------------------------------
+
+
+def any_q(vocab: int) -> list[np.ndarray]:
+    """log q: uniform, three at random, and one that all but excludes a token."""
+    rng = np.random.default_rng(vocab)
+    logits = [np.zeros(vocab), *(s * rng.normal(size=vocab) for s in (0.5, 2.0, 5.0)), np.eye(vocab)[2] * -30]
+    return [np_log_softmax(x) for x in logits]
+
+
+@every_row
+def test_signal_and_progress_of_any_sampling_distribution(row: Row) -> None:
+    log_q = any_q(row.batch.vocab_size)
+    together = torch.tensor(np.array(log_q))[:, None]
+    signal = learning_signal_from(row.batch, together, row.weights)
+    etas = (0.0, 1e-3, 0.3, 1.0, 4.0)
+    gains = exact_progress_from(row.batch, together[:, None], column(*etas), row.weights)
+    assert signal.phi1.shape == (5, 1)
+    assert gains.shape == (5, 5, 1)
+    for i, x in enumerate(log_q):
+        q = [mp.exp(mp.mpf(float(y))) for y in x]  # as given: its rounding is not the core's
+        h = row.exact.tilt_from(q)
+        phi1, phi2 = row.exact.phi1_of(h), row.exact.cumulant_of(h, 2)
+        assert float(signal.phi1[i]) == pytest.approx(float(phi1), abs=row.phi1_error(q), rel=0)
+        assert float(signal.phi2[i]) == pytest.approx(float(phi2), abs=row.phi2_error(q), rel=0)
+        assert float(signal.sign[i]) == mp.sign(phi1)
+        rel = row.phi1_error(q) / abs(float(phi1)) + row.phi2_error(q) / float(phi2)
+        assert float(signal.snr[i]) == pytest.approx(float(abs(phi1) / mp.sqrt(phi2)), rel=rel)
+        for j, eta in enumerate(etas):
+            truth = float(row.exact.progress_of(h, eta))
+            assert float(gains[i, j]) == pytest.approx(truth, abs=row.progress_error(q, eta), rel=8 * EPS)
+
+
+@every_row
+def test_the_family_is_a_special_case(row: Row) -> None:
+    lt, lg = np_log_softmax(row.theta), np_log_softmax(row.target)
+    for alpha in ALPHAS:
+        log_q = torch.tensor(np_log_softmax(alpha * lt + (1 - alpha) * lg))[None]
+        along, free = (
+            learning_signal(row.batch, alpha, row.weights),
+            learning_signal_from(row.batch, log_q, row.weights),
+        )
+        # Both are float64: twice the rounding.
+        assert free.phi1.item() == pytest.approx(along.phi1.item(), abs=2 * row.phi1_error(alpha), rel=0)
+        assert free.phi2.item() == pytest.approx(along.phi2.item(), abs=2 * row.phi2_error(alpha), rel=0)
+        for eta in (0.0, 0.3, 2.0):
+            expected = exact_progress(row.batch, alpha, eta, row.weights).item()
+            got = exact_progress_from(row.batch, log_q, eta, row.weights).item()
+            assert got == pytest.approx(expected, abs=2 * row.progress_error(alpha, eta), rel=8 * EPS)
+
+
+@CONVENTION
+def test_any_distribution_for_each_row_is_a_loop(weights: str) -> None:
+    theta, target = draw("gaussian", 4, 6, 4)
+    log_q = np_log_softmax(np.random.default_rng(1).normal(size=(4, 6)))
+    batch = PolicyBatch.from_logits(theta, target)
+    snr = learning_signal_from(batch, torch.tensor(log_q), weights).snr
+    gains = exact_progress_from(batch, torch.tensor(log_q), 0.7, weights)
+    for i in range(4):
+        one, q = batch.rows(i), torch.tensor(log_q[i : i + 1])
+        assert snr[i].item() == pytest.approx(learning_signal_from(one, q, weights).snr.item(), rel=1e-13)
+        assert gains[i].item() == pytest.approx(exact_progress_from(one, q, 0.7, weights).item(), rel=1e-13)
+
+
+FROM = pytest.mark.parametrize("function", [learning_signal_from, lambda b, q, w: exact_progress_from(b, q, 0.5, w)])
+
+
+@FROM
+def test_distribution_that_excludes_a_token_is_refused_where_it_divides(function) -> None:
+    batch = PolicyBatch.from_logits([[0.0, 1.0, 2.0]] * 2, [[1.0, 0.0, -1.0]] * 2)
+    log_q = torch.tensor(np.log([[0.5, 0.25, 0.25], [0.5, 0.5, 1.0]]))
+    log_q[1, 2] = -INF
+    with pytest.raises(CoverageError, match=r"excludes a token of the current policy in 1 of 2 rows.*covers it"):
+        function(batch, log_q, "importance")
+    function(batch, log_q, "inverse")
+    with pytest.raises(OptionError, match="expected one of importance, inverse"):
+        function(batch, log_q, "sideways")
+
+
+@CONVENTION
+def test_excluded_tokens_that_need_no_weight(weights: str) -> None:
+    """q may exclude what π_θ excludes, or what has no reward; and in `inverse` anything: w = 0 there."""
+    # Powers of two, so that ℓ of the second token is 0 and not its rounding.
+    p, t, q = np.array([0.5, 0.25, 0.25, 0.0]), np.array([0.25, 0.25, 0.5, 0.0]), np.array([0.7, 0.0, 0.3, 0.0])
+    reward = np.array([-np.log(2), 0.0, np.log(2), 0.0])
+    log_q = np.full(4, -INF)
+    log_q[[0, 2]] = np.log(q[[0, 2]])
+    h = np.zeros(4)
+    h[[0, 2]] = reward[[0, 2]] * (p[[0, 2]] / q[[0, 2]]) ** (1 if weights == "importance" else -1)
+    batch = PolicyBatch.from_probs(p, t)
+    signal = learning_signal_from(batch, torch.tensor(log_q)[None], weights)
+    assert signal.phi1.item() == pytest.approx(((t - p) * h).sum(), rel=64 * EPS)
+    assert signal.phi2.item() == pytest.approx((p * h**2).sum() - (p * h).sum() ** 2, rel=64 * EPS)
+    gain = exact_progress_from(batch, torch.tensor(log_q)[None], 0.8, weights).item()
+    assert gain == pytest.approx(0.8 * (t * h).sum() - np.log((p * np.exp(0.8 * h)).sum()), rel=64 * EPS)
 
 
 # --- shapes and refusals -----------------------------------------------------------------------------------------

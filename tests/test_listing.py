@@ -1,4 +1,4 @@
-"""`optimal_sampling_distribution` (document §6.2): ours against oracles, and the document's own listing, re-typed."""
+"""`optimal_sampling_distribution` (document §6.2): ours against oracles, and the document's own listing."""
 
 from __future__ import annotations
 
@@ -18,25 +18,7 @@ from geomix_core import (
     optimal_sampling_distribution,
     solve_alpha,
 )
-
-
-def documents_listing(pi_theta: torch.Tensor, pi_t: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
-    """α by `solve_kl_symmetry` of seed.md §6.2 as printed; its unspecified `binary_search` is bisection to `eps`."""
-
-    def geometric_mean(alpha: torch.Tensor) -> torch.Tensor:
-        log_q = alpha[:, None] * torch.log(pi_theta + 1e-10) + (1 - alpha[:, None]) * torch.log(pi_t + 1e-10)
-        return torch.softmax(log_q, dim=-1)
-
-    def objective(alpha: torch.Tensor) -> torch.Tensor:
-        log_ratio = torch.log(pi_t + eps) - torch.log(pi_theta + eps)
-        return (geometric_mean(alpha) * log_ratio).sum(dim=-1)
-
-    low, high = torch.zeros(len(pi_theta), dtype=pi_theta.dtype), torch.ones(len(pi_theta), dtype=pi_theta.dtype)
-    while (high - low).max() > eps:
-        middle = (low + high) / 2
-        rising = objective(middle) > 0  # Δ decreases in α
-        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
-    return (low + high) / 2
+from geomix_core.claims.listing import solve_kl_symmetry
 
 
 def probabilities(family: str, rows: int, vocab: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +90,7 @@ def test_documents_listing_is_biased_where_ours_is_exact(precision: torch.dtype)
     """Zipf at V = 50 000: eps = 1e-6 inside the logs is as large as a typical token's probability."""
     theta, target = (p.to(precision) for p in probabilities("zipf", 2, 50_000))
     _, ours = optimal_sampling_distribution(theta, target)
-    theirs = documents_listing(theta, target)
+    theirs = solve_kl_symmetry(theta, target)
     for i in range(2):
         lt, lg = (np_log_softmax(np.log(p[i].double().numpy())) for p in (theta, target))
         truth = brentq(lambda a, lt=lt, lg=lg: np_delta(lt, lg, a), 0, 1, xtol=1e-13)
@@ -117,7 +99,7 @@ def test_documents_listing_is_biased_where_ours_is_exact(precision: torch.dtype)
 
 
 def test_documents_listing_agrees_where_its_eps_is_small() -> None:
-    """The re-typed listing is a fair one: for 20 tokens of ordinary probability it finds the same α."""
+    """The listing as we run it is a fair one: for 20 tokens of ordinary probability it finds the same α."""
     theta, target = probabilities("tied", 5, 20)
     _, ours = optimal_sampling_distribution(theta, target)
-    assert torch.allclose(documents_listing(theta, target), ours, rtol=0, atol=1e-3)
+    assert torch.allclose(solve_kl_symmetry(theta, target), ours, rtol=0, atol=1e-3)

@@ -125,6 +125,13 @@ def test_parameter(x: float, written: str) -> None:
         ("α*(x)", r"$\alpha^*$(x)", "α*(x)"),
         ("KL(π_t‖π_θ)", r"KL($\pi_{t}$‖$\pi_{\theta}$)", "KL(π<sub>t</sub>‖π<sub>θ</sub>)"),
         ("q ∝ π_θ^α π_t^(1−α).", r"q ∝ $\pi_{\theta}^{\alpha}$ $\pi_{t}^{1-\alpha}$.", None),
+        ("log q_α − q_1, q*", r"log $q_{\alpha}$ − $q_{1}$, $q^*$", "log q<sub>α</sub> − q<sub>1</sub>, q*"),
+        (
+            "E_θ[h], Var_θ[h]",
+            r"$\mathbb{E}_{\theta}$[h], $\mathrm{Var}_{\theta}$[h]",
+            "E<sub>θ</sub>[h], Var<sub>θ</sub>[h]",
+        ),
+        ("η ∈ [η_min, η_max]", r"η ∈ [$\eta_{\mathrm{min}}$, $\eta_{\mathrm{max}}$]", None),
         ("策略 π_θ 与 α_KL 之间", r"策略 $\pi_{\theta}$ 与 $\alpha_{\mathrm{KL}}$ 之间", None),
     ],
 )
@@ -134,7 +141,9 @@ def test_symbols_in_text(text: str, as_markdown: str, as_html: str | None) -> No
         assert html(text) == as_html
 
 
-@pytest.mark.parametrize("text", ["", "α", "ordinary words", "snake_case", "α = 0.5", "_t", "2*3", "**bold**"])
+@pytest.mark.parametrize(
+    "text", ["", "α", "ordinary words", "snake_case", "seq_1", "π_target", "α = 0.5", "_t", "2*3", "**bold**"]
+)
 def test_everything_else_stays_as_it_is(text: str) -> None:
     assert markdown(text) == html(text) == text
 

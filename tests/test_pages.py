@@ -29,11 +29,14 @@ from apptest import (
 )
 from streamlit.testing.v1 import AppTest
 
-from geomix_app import state
+from geomix_app import compute, state
 from geomix_app.catalogue import catalogue
 from geomix_app.notation import SYMBOLS, markdown, number, parameter, percent
 from geomix_app.scenario import CUSTOM, DEFAULT_TABLE, MAX_TABLE_ROWS, Reshape, Scenario, TableRow, to_query
+from geomix_app.shell import written
 from geomix_core import exact_progress, learning_signal, solve_alpha
+from geomix_core.claims import CLAIMS, Claim, Outcome, Setting
+from geomix_core.claims.conditions import COVERED
 from geomix_core.criteria import chernoff_information
 from geomix_core.geodesics import e_geodesic, path_lengths
 from geomix_core.policies import PolicyBatch
@@ -505,11 +508,98 @@ def test_lengths_of_the_paths_are_the_core_s() -> None:
     found = path_lengths(synthetic("three_tokens"))
     lengths = {name: float(getattr(found, name)[0]) for name in ("e_geodesic", "m_geodesic", "fisher_rao")}
     sentence = words(at)(
-        "claim.section_4_2_shortest.found",
+        "claim.section_4_2_shortest.fails",
         **{name: number(x) for name, x in lengths.items()},
         excess=f"{number(100 * (lengths['e_geodesic'] / lengths['fisher_rao'] - 1))} %",
     )
     assert any(sentence in m.value for m in at.markdown)
+
+
+# --- claims ------------------------------------------------------------------------------------------------------
+
+ON_PAGE = {
+    "geodesic": ("section_4_2_geodesic", "section_4_2_shortest", "section_4_2_pareto"),
+    "choosing": ("theorem_4_exists", "theorem_4_unique", "section_5_4_alpha", "section_5_4_snr", "theorem_3_minimax"),
+    "progress": ("theorem_1", "theorem_2_step", "theorem_2_gain"),
+}
+
+
+def unrounded(text: str) -> str:
+    """Without the digits of numbers that are rounding alone: they differ from run to run."""
+    return re.sub("[0-9.]+×10⁻¹[²-⁹]", "0", text)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("query", "batch"),
+    [
+        ({"source": "gaussian"}, synthetic("gaussian")),
+        ({**THREE, "weights": "inverse"}, synthetic("three_tokens")),
+        ({"source": "two_tokens"}, synthetic("two_tokens")),
+        ({"source": "top_k"}, synthetic("top_k")),
+        (IDENTICAL, PolicyBatch.from_probs([0.2, 0.3, 0.5], [0.2, 0.3, 0.5])),
+    ],
+    ids=lambda given: given["source"] if isinstance(given, dict) else "",
+)
+@pytest.mark.parametrize("page", ON_PAGE)
+def test_verdicts_are_the_core_s(page: str, query: dict[str, str], batch: PolicyBatch, lang: str) -> None:
+    at = open_app(page, lang=lang, alpha="0.3", **query)
+    text, seen = words(at), [m.value for m in at.markdown]
+    setting = Setting(weights="inverse" if "weights" in query else "importance", alpha=0.3)
+    # What the notice on uncovered tokens has said already is not said again by each claim.
+    told = [name for name in ON_PAGE[page] if batch.covered.all() or COVERED not in CLAIMS[name].needs]
+    assert [n for n in ON_PAGE[page] if any(text(f"claim.{n}.says") in value for value in seen)] == told
+    for name in told:
+        found = CLAIMS[name].check(batch, setting)
+        if found.outcome is Outcome.DOES_NOT_APPLY:
+            finding = text(f"claim.reason.{found.reason}")
+        else:
+            finding = text(f"claim.{name}.{found.outcome}", **written(found))
+        (card,) = [value for value in seen if text(f"claim.{name}.says") in value]
+        assert card.startswith(text("claim.document", where=text(f"claim.{name}.where")))
+        assert unrounded(finding) in unrounded(card)
+        assert text(f"claim.{found.outcome}") in card
+
+
+@pytest.mark.parametrize("page", ON_PAGE)
+def test_every_verdict_says_how_it_was_found_on_demand(page: str) -> None:
+    at = open_app(page, source="gaussian")
+    text = words(at)
+    folded = [e for e in at.expander if e.label == text("claim.why")]
+    assert len(folded) == len(ON_PAGE[page])
+    assert not any(e.proto.expanded for e in folded)
+    for name, expander in zip(ON_PAGE[page], folded, strict=True):
+        inside = [m.value for m in expander.markdown]
+        for part in ("test", "needs", "proof"):
+            key = f"claim.{name}.{part}"
+            assert (key not in text) or any(text(key) in m for m in inside)
+        assert (text("claim.no_proof") in inside) == (f"claim.{name}.proof" not in text)
+
+
+@pytest.mark.parametrize(
+    ("page", "again"),
+    [("geodesic", {"section_4_2_pareto"}), ("choosing", set()), ("progress", set(ON_PAGE["progress"]))],
+)
+def test_moving_alpha_decides_again_only_what_depends_on_it(
+    page: str, again: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided: list[str] = []
+    measure = Claim.on
+
+    def spy(claim: Claim, *args: Any, **kwargs: Any) -> Any:
+        decided.append(claim.name)
+        return measure(claim, *args, **kwargs)
+
+    monkeypatch.setattr(Claim, "on", spy)
+    compute._verdict.clear()
+    at = open_app(page, source="gaussian", seed="77", alpha="0.25")
+    assert sorted(decided) == sorted(ON_PAGE[page])
+    decided.clear()
+    run(at.slider(key="w.alpha").set_value(0.26))
+    assert sorted(decided) == sorted(again)
+    decided.clear()
+    run(at.slider(key="w.alpha").set_value(0.25))
+    assert decided == []
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------
@@ -585,10 +675,10 @@ def test_solved_on_the_common_support() -> None:
 def test_table_of_choices_is_the_core_s() -> None:
     at = open_app("choosing", **THREE, alpha="0.3")
     batch, text = synthetic("three_tokens"), words(at)
-    snr = solve_alpha(batch, "snr")
+    snr, wald = solve_alpha(batch, "snr"), solve_alpha(batch, "wald", eta_range=(0.5, 2.0))
     table = at.table[0].value.reset_index()
-    alphas = [alpha_kl(batch), float(snr.alpha[0]), 0.5, 1.0, 0.0, 0.3]
-    names = ["kl_symmetry", "snr_row", "half", "on_policy", "off_policy", "current"]
+    alphas = [alpha_kl(batch), float(snr.alpha[0]), float(wald.alpha[0]), 0.5, 1.0, 0.0, 0.3]
+    names = ["kl_symmetry", "snr_row", "wald", "half", "on_policy", "off_policy", "current"]
     assert list(table[text("page.choosing.criterion")]) == [text(f"page.choosing.{n}") for n in names]
     assert list(table[text("page.choosing.alpha")]) == [parameter(a) for a in alphas]
     for i, alpha in enumerate(alphas):

@@ -155,6 +155,15 @@ def test_summary_of_the_bundled_rows(bundled: AppTest) -> None:
     ]
 
 
+def test_agreement_of_the_bundled_rows_is_counted(bundled: AppTest) -> None:
+    found = table(bundled)
+    near = int(((found["alpha_snr"] - found["alpha_kl"]).abs() < 0.1).sum())
+    text = words(bundled)
+    (card,) = [m.value for m in bundled.markdown if text("claim.section_5_4_alpha.says") in m.value]
+    assert text("page.validate.agree", near=near, rows=8, share=f"{number(100 * near / 8)} %") in card
+    assert text("claim.holds" if near > 4 else "claim.fails") in card
+
+
 def test_figures_of_the_bundled_rows(bundled: AppTest) -> None:
     drawn, found = figures(bundled), table(bundled)
     assert set(drawn) == {"alpha_histogram", "alpha_distance"}

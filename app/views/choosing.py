@@ -104,12 +104,10 @@ def choices(view: View) -> None:
 
 
 def choice_verdicts(view: View) -> None:
-    """Theorem 4 and §5.4 on this row."""
-    status = _family(view).kl.status[0]
-    found = compute.verdicts_on_choice(view.row.key, view.weights, view.row.batch)
-    for verdict in found:
-        failed = view.text(f"status.{status}") if verdict.claim == "theorem_4" and verdict.outcome == "fails" else ""
-        shell.verdict(view.text, verdict, failed)
+    """Theorem 4, §5.4, and whether the largest SNR is the robust choice, on this row."""
+    shell.verdicts(view, ("theorem_4_exists", "theorem_4_unique"))
+    if view.pair.covered:
+        shell.verdicts(view, ("section_5_4_alpha", "section_5_4_snr", "theorem_3_minimax"), abreast=3)
 
 
 def _family(view: View) -> compute.Family:

@@ -7,11 +7,10 @@ from geomix_app.figures import geodesic as figures
 from geomix_app.notation import number, parameter
 from geomix_app.shell import View
 from geomix_app.views.policies import tokens
-from geomix_core.claims import family_is_shortest
 from geomix_core.curves import simplex_path
 from geomix_core.summary import FamilyPoint
 
-__all__ = ["answer", "ess_curve", "kl_plane", "log_partition_curve", "shortest_path", "simplex", "tokens"]
+__all__ = ["answer", "ess_curve", "kl_plane", "log_partition_curve", "origins", "simplex", "tokens"]
 
 
 def answer(view: View) -> str:
@@ -52,9 +51,9 @@ def ess_curve(view: View) -> None:
     _along(view, "ess")
 
 
-def shortest_path(view: View) -> None:
-    """The document's "shortest path" against the three lengths."""
-    shell.verdict(view.text, family_is_shortest(compute.lengths(view.row.key, view.row.batch), view.row.batch))
+def origins(view: View) -> None:
+    """Where the document takes the family from (§4.2): geodesic, shortest path, Pareto front."""
+    shell.verdicts(view, ("section_4_2_geodesic", "section_4_2_shortest", "section_4_2_pareto"), abreast=3)
 
 
 def _here(view: View) -> FamilyPoint:

@@ -4,7 +4,6 @@ from geomix_app import compute, shell
 from geomix_app.figures import progress as figures
 from geomix_app.notation import number, parameter, percent
 from geomix_app.shell import View
-from geomix_core.claims import expansion_is_second_order, quadratic_optimum_is_possible
 from geomix_core.curves import ExpansionError
 from geomix_core.summary import LearningPoint
 
@@ -72,8 +71,8 @@ def expansion_error(view: View) -> None:
 
 def progress_verdicts(view: View) -> None:
     """Theorems 1 and 2 at this α."""
-    shell.verdict(view.text, expansion_is_second_order(_error(view)))
-    shell.verdict(view.text, quadratic_optimum_is_possible(_point(view), view.pair))
+    shell.verdicts(view, ("theorem_1",), abreast=1)
+    shell.verdicts(view, ("theorem_2_step", "theorem_2_gain"))
 
 
 def _point(view: View) -> LearningPoint:

@@ -15,7 +15,7 @@ from geomix_app.figures import rows as figures
 from geomix_app.notation import number, parameter
 from geomix_app.scenario import REAL, UPLOAD
 from geomix_app.views.uploads import is_bundled
-from geomix_core.claims import snr_agrees_on_most_rows
+from geomix_core.claims.rows import section_5_4_alpha_from_reports
 from geomix_core.crosscheck import CrossCheck
 from geomix_core.crosscheck import cross_check as check_rows
 from geomix_core.files import LogitPair
@@ -64,7 +64,8 @@ def summary(text: Catalogue, reports: Sequence[RowReport]) -> None:
                 st.caption(f"{text(f'page.validate.{name}_statuses')}: **{count:,}** × {text(f'status.{status}')}")
     if found.solved == 0:
         st.warning(text("page.validate.nothing"))
-    shell.verdict(text, snr_agrees_on_most_rows(reports))
+    agree = section_5_4_alpha_from_reports(reports)
+    shell.verdict(text, agree, text("page.validate.agree", **shell.written(agree)) if agree.numbers else "")
 
 
 def distributions(text: Catalogue, reports: Sequence[RowReport]) -> None:

@@ -104,8 +104,8 @@ def search(
         low, high = _bracket_around(fine, row, peaks, low, high)
         peaks = torch.where(low < high, _zero_of_slope(fine, row, low, high), peaks)
 
-    at_zero = ((points.slope[:, 0] < -LEVEL) & searched).nonzero()[:, 0]
-    at_one = ((points.slope[:, -1] > LEVEL) & searched).nonzero()[:, 0]
+    at_zero = (_falls_inward(points.value, -points.slope[:, 0]) & searched).nonzero()[:, 0]
+    at_one = (_falls_inward(points.value.flip(-1), points.slope[:, -1]) & searched).nonzero()[:, 0]
     rows = torch.cat([row, at_zero, at_one])
     alphas = torch.cat([peaks, grid.new_zeros(len(at_zero)), grid.new_ones(len(at_one))])
     lows = torch.cat([low, grid.new_zeros(len(at_zero)), grid[-2].expand(len(at_one))])
@@ -117,7 +117,7 @@ def search(
     ):
         if isfinite(value):
             found[i].append(LocalMaximum(a, value, int(s), (lo, hi), d))
-    _add_plateaus(coarse, found, grid, points, searched)
+    _add_plateaus(fine, found, grid, points, searched)
     return tuple(tuple(sorted(m, key=lambda p: -p.value)) for m in found)
 
 
@@ -141,12 +141,14 @@ class _Cells:
 
     @property
     def suspicious(self) -> Tensor:
-        """The branch changes inside, or the value does not change by what the slopes at the ends say."""
+        """The branch changes inside, the value falls and rises again (SNR touches 0 there, and a short stretch of the
+        other sign may lie between), or it does not change by what the slopes at the ends say."""
         width = self.high - self.low
         steep = width * (self.left.slope.abs() + self.right.slope.abs())
         change = self.right.value - self.left.value
         error = (change - width * (self.left.slope + self.right.slope) / 2).nan_to_num(nan=torch.inf).abs()
-        return (self.left.sign != self.right.sign) | (error > 1e-3 + 0.05 * steep)
+        valley = (self.left.slope < 0) & (self.right.slope > 0)
+        return valley | (self.left.sign != self.right.sign) | (error > 1e-3 + 0.05 * steep)
 
 
 def _cells(points: Points, grid: Tensor, searched: Tensor) -> _Cells:
@@ -155,6 +157,18 @@ def _cells(points: Points, grid: Tensor, searched: Tensor) -> _Cells:
     left = Points(points.value[row, cell], points.sign[row, cell], points.slope[row, cell])
     right = Points(points.value[row, cell + 1], points.sign[row, cell + 1], points.slope[row, cell + 1])
     return _Cells(row, grid[cell], grid[cell + 1], left, right)
+
+
+def _falls_inward(value: Tensor, steepness: Tensor) -> Tensor:
+    """Boolean `[B]`: the first end of `value` `[B, A]` is a maximum, given its slope outwards.
+
+    Where that slope is rounding, the first grid point that differs from the end decides: a plateau that falls at its
+    far side is a maximum as well, and is entered at its end.
+    """
+    drop = value[:, :1] - value
+    differs = (drop.abs() > FLATNESS).to(torch.int8)
+    first = drop.gather(-1, differs.argmax(-1, keepdim=True))[:, 0]
+    return torch.where(steepness.abs() <= LEVEL, first > FLATNESS, steepness > 0)
 
 
 def _split(objective: Objective, cells: _Cells) -> _Cells:
@@ -196,18 +210,19 @@ def _concatenate(parts: list[_Cells]) -> _Cells:
 
 
 def _add_plateaus(
-    objective: Objective, found: list[list[LocalMaximum]], grid: Tensor, points: Points, searched: Tensor
+    fine: Objective, found: list[list[LocalMaximum]], grid: Tensor, points: Points, searched: Tensor
 ) -> None:
     """Enter the best grid point of each row where no bracketed maximum reaches it (a slope of 0 over a whole cell)."""
-    best = points.value.argmax(-1)
-    everyone = torch.arange(len(searched), device=grid.device)
-    values, slopes = objective.report(everyone, Points(*(x[everyone, best] for x in vars(points).values())))
-    for i in searched.nonzero().squeeze(-1).tolist():
-        value, k = float(values[i]), int(best[i])
+    rows = searched.nonzero().squeeze(-1)
+    best = points.value[rows].argmax(-1)
+    there = _evaluate(fine, rows, grid[best])
+    values, slopes = fine.report(rows, there)
+    columns = (x.tolist() for x in (rows, best, values, there.sign, slopes))
+    for i, k, value, sign, slope in zip(*columns, strict=True):
         top = max((m.value for m in found[i]), default=-torch.inf)
         if isfinite(value) and value > top + 1e-6 * abs(top if isfinite(top) else value):
             bracket = (float(grid[max(k - 1, 0)]), float(grid[min(k + 1, len(grid) - 1)]))
-            found[i].append(LocalMaximum(float(grid[k]), value, int(points.sign[i, k]), bracket, float(slopes[i])))
+            found[i].append(LocalMaximum(float(grid[k]), value, int(sign), bracket, slope))
 
 
 def _evaluate(objective: Objective, row: Tensor, alpha: Tensor) -> Points:

@@ -6,6 +6,7 @@ the smaller of two curves may lie where they cross, which `maxima` finds like an
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class _WorstProgress:
     def __init__(self, batch: PolicyBatch, weights: Weights, eta_range: EtaRange) -> None:
         self.family = TiltFamily(batch, weights)
         self.tokens = 2 * self.family.ell.shape[-1]
-        self.ends = as_parameter(torch.tensor(eta_range), batch)[:, None]
+        self.ends = as_parameter(np.array(eta_range, dtype=np.float64), batch)[:, None]
         self.scale = kl(self.family.log_target, self.family.log_theta).clamp(min=torch.finfo(batch.theta.dtype).tiny)
 
     def __call__(self, row: Tensor | slice, alpha: Tensor) -> Points:

@@ -1,0 +1,136 @@
+"""Parts 6 and 7 of the document: the main theorem, the algorithm, the comparison of methods, the promise."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from geomix_core.claims.bench import Bench
+from geomix_core.claims.choosing import no_root, no_two_answers
+from geomix_core.claims.conditions import COVERED, DEFAULT_REFERENCE, DISTINCT, OVERLAP, SAME_SUPPORT
+from geomix_core.claims.family import REACHED
+from geomix_core.claims.learning import EXACT, ULP
+from geomix_core.claims.listing import solve_kl_symmetry
+from geomix_core.claims.model import Measurement, Numbers, claim
+from geomix_core.divergences import ess_fraction, total_variation
+from geomix_core.geodesics import e_geodesic, tilted_moments
+from geomix_core.numerics import NEG_INF
+from geomix_core.progress import learning_signal, learning_signal_from
+from geomix_core.sampling import sampling_noise
+
+
+@claim(needs=(OVERLAP, SAME_SUPPORT, DEFAULT_REFERENCE, DISTINCT), uses="weights reference")
+def theorem_5_optimal(bench: Bench) -> Measurement:
+    """The optimal sampling distribution is q_{α*}: no q at all has a larger SNR than the best of the family."""
+    best, ceiling = bench.signal_at_snr, bench.log_snr_ceiling
+    loss = 1 - (best.log_snr - ceiling).exp()
+    numbers: Numbers = {"alpha_snr": bench.alpha_snr, "in_family": best.snr, "ceiling": ceiling.exp(), "loss": loss}
+    return Measurement(loss, REACHED, numbers)
+
+
+@claim(needs=(OVERLAP, COVERED), uses="weights reference")
+def theorem_5_equivalent(bench: Bench) -> Measurement:
+    """SNR and KL symmetry determine α* equivalently, or approximately so: the two q differ by at most 5 % in TV."""
+    by_kl, by_snr = (e_geodesic(bench.batch, a) for a in (bench.alpha_kl, bench.alpha_snr))
+    apart = total_variation(by_kl, by_snr)
+    numbers: Numbers = {"alpha_kl": bench.alpha_kl, "alpha_snr": bench.alpha_snr, "apart": apart}
+    return Measurement(apart, 0.05, numbers, no_two_answers(bench))
+
+
+@claim(needs=(OVERLAP,), uses="alpha")
+def section_6_1_composition(bench: Bench) -> Measurement:
+    """q*(y|x) for a sequence y is the product of per-token mixtures.
+
+    Two tokens: after the likeliest first token the policies are those at hand, after any other they agree. The mixture
+    of the sequences gives that first token the weight q·Z_α, the product of mixtures the weight q.
+    """
+    batch, alpha = bench.batch, bench.setting.alpha
+    log_q = e_geodesic(batch, alpha)
+    per_token = log_q.amax(-1).exp()
+    log_z = tilted_moments(batch, alpha).log_partition
+    whole = per_token * log_z.exp() / (per_token * log_z.exp() + 1 - per_token)
+    numbers: Numbers = {"per_token": per_token, "sequence": whole, "z": log_z.exp(), "alpha": alpha}
+    return Measurement((per_token - whole).abs(), EXACT, numbers)
+
+
+@claim(needs=(OVERLAP,))
+def section_6_2_stable(bench: Bench) -> Measurement:
+    """The listing is numerically stable: run as printed, in double precision, it finds α_KL to three digits."""
+    listed = solve_kl_symmetry(bench.batch.theta.exp(), bench.batch.target.exp())
+    error = (listed - bench.alpha_kl).abs()
+    numbers: Numbers = {"listed": listed, "alpha_kl": bench.alpha_kl, "error": error}
+    return Measurement(error, 1e-3, numbers, {"no_answer": no_root(bench)})
+
+
+@claim(needs=(OVERLAP, COVERED), uses="weights reference")
+def section_6_5_on_policy(bench: Bench) -> Measurement:
+    """On-policy sampling is inefficient: q at α_KL has the larger SNR."""
+    on_policy = learning_signal(bench.batch, 1.0, bench.setting.weights)
+    ratio = (on_policy.log_snr - bench.signal_at_kl.log_snr).exp()
+    numbers: Numbers = {"on_policy": on_policy.snr, "at_kl": bench.signal_at_kl.snr, "alpha_kl": bench.alpha_kl}
+    return Measurement(ratio - 1, 0.0, numbers, no_two_answers(bench))
+
+
+@claim(needs=(OVERLAP,))
+def section_6_5_off_policy(bench: Bench) -> Measurement:
+    """Off-policy sampling makes importance weights extreme: its effective sample size is below that of q at α_KL."""
+    at_kl, off_policy = ess_fraction(bench.batch, bench.alpha_kl), ess_fraction(bench.batch, 0.0)
+    numbers: Numbers = {"ess_at_kl": at_kl, "ess_off_policy": off_policy, "alpha_kl": bench.alpha_kl}
+    return Measurement(off_policy - at_kl, ULP * (1 + bench.magnitude), numbers, {"no_answer": no_root(bench)})
+
+
+@claim()
+def section_6_5_uniform(bench: Bench) -> Measurement:
+    """Rejection from the uniform distribution rejects much: more than half, where 1/(V max π_t) is accepted."""
+    batch = bench.batch
+    accepted = torch.exp(-math.log(batch.vocab_size) - batch.target.amax(-1))
+    numbers: Numbers = {"accepted": accepted, "rejected": 1 - accepted, "tokens": float(batch.vocab_size)}
+    return Measurement(accepted, 0.5, numbers)
+
+
+@claim(needs=(OVERLAP, COVERED), uses="weights reference")
+def section_6_5_mixture(bench: Bench) -> Measurement:
+    """q* is the best of the four by SNR: π_θ, π_t, the uniform distribution, and q at α_SNR."""
+    batch, weights = bench.batch, bench.setting.weights
+    on_policy, off_policy = (learning_signal(batch, end, weights) for end in (1.0, 0.0))
+    everywhere = torch.full_like(batch.theta, -math.log(batch.vocab_size))
+    uniform = learning_signal_from(batch, everywhere, weights)
+    best = bench.signal_at_snr
+    rival = torch.stack([s.log_snr for s in (on_policy, off_policy, uniform)]).amax(0)
+    numbers: Numbers = {
+        "best": best.snr,
+        "on_policy": on_policy.snr,
+        "off_policy": off_policy.snr,
+        "uniform": uniform.snr,
+        "alpha_snr": bench.alpha_snr,
+    }
+    silent = {"no_answer": (best.log_snr == NEG_INF).cpu()}
+    return Measurement((rival - best.log_snr).nan_to_num(nan=0.0), EXACT, numbers, silent)
+
+
+@claim(needs=(OVERLAP, COVERED), uses="weights samples reference")
+def section_7_3_efficiency(bench: Bench) -> Measurement:
+    """q at α_KL needs two to five times fewer samples than on-policy: at most half, to the same expected gain.
+
+    For the document's own update, to second order in η, each with its best η: the gain with N samples is
+    Φ₁²/(2(Φ₂ + Ψ/N)) (`sampling_noise`).
+    """
+    batch, weights, samples = bench.batch, bench.setting.weights, bench.setting.samples
+    here, there = bench.signal_at_kl, learning_signal(batch, 1.0, weights)
+    noise = sampling_noise(batch, e_geodesic(batch, bench.alpha_kl), weights)
+    noise_on = sampling_noise(batch, e_geodesic(batch, 1.0), weights)
+    gain = here.phi1.square() / (2 * (here.phi2 + noise / samples))
+    # On-policy reaches that gain at Φ₂ + Ψ/n = Φ₁²/(2·gain); no n is enough where the right side is below Φ₂.
+    room = there.phi1.square() / (2 * gain) - there.phi2
+    needed = torch.where(room > 0, noise_on / room, torch.inf)
+    numbers: Numbers = {
+        "samples": float(samples),
+        "needed": needed,
+        "factor": needed / samples,
+        "gain": gain,
+        "alpha_kl": bench.alpha_kl,
+    }
+    silent = no_two_answers(bench)
+    silent["negative"] = ((here.sign <= 0) | (there.sign <= 0)).cpu()
+    return Measurement(samples / needed, 0.5, numbers, silent)
