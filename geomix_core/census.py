@@ -34,6 +34,8 @@ BINS = (0.0, 0.01, 0.1, 0.3, 1.0, float("inf"))
 """Mean KL, (KL(π_t‖π_θ) + KL(π_θ‖π_t))/2 in nats, by which §5.4 is counted."""
 SEARCH_SECONDS = 120.0
 """Budget of one search; the number of tries ends it long before."""
+MEASURED_ONCE = ("section_4_1_gradient", "section_5_1_complexity")
+"""Claims that measure a batch as a whole."""
 BINNED = ("section_5_4_alpha", "section_5_4_snr")
 
 
@@ -65,6 +67,9 @@ class Count:
     def add(self, verdicts: RowVerdicts, rows: torch.Tensor | None = None) -> None:
         """Count the rows that the boolean mask selects (all by default)."""
         chosen = torch.ones(len(verdicts), dtype=torch.bool) if rows is None else rows
+        if verdicts.claim.name in MEASURED_ONCE and verdicts.applies.any():
+            # Work is counted once for a batch, so the batch is one observation, not as many as it has rows.
+            chosen = torch.arange(len(verdicts)) == int(verdicts.applies.to(torch.int8).argmax())
         self.decided += int((verdicts.applies & chosen).sum())
         self.held += int((verdicts.applies & ~verdicts.fails & chosen).sum())
         self.silent.update(r for r, c in zip(verdicts.reasons, chosen.tolist(), strict=True) if c and r)

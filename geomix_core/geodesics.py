@@ -142,7 +142,7 @@ def path_lengths(batch: PolicyBatch, tolerance: float = 1e-8) -> PathLengths:
         # s = sin²(u) removes the end-point singularity 1/√s that unequal supports bring.
         s, jacobian = np.sin(u) ** 2, np.sin(2 * u)
         mixture = m_geodesic(batch, s).exp()
-        density = torch.where(mixture > 0, gap.square() / mixture, torch.zeros_like(gap))
+        density = torch.where(mixture > 0, (gap / mixture.sqrt()).square(), torch.zeros_like(gap))
         speed: np.ndarray = density.sum(-1).sqrt().cpu().numpy() * jacobian
         return speed
 

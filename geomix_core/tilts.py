@@ -23,6 +23,9 @@ WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 ROUNDING = 1e-14
 """A log-ratio below this is the rounding of two log-probabilities: the token's probabilities are equal."""
 
+CANCELS = 1e-2
+"""Where Φ₁ is less than this share of its terms' sum of magnitudes, a centred sum is tried."""
+
 HUGE = 1e300
 """Tilts beyond this are clamped, so that differences of two of them stay numbers."""
 
@@ -113,7 +116,11 @@ class TiltFamily:
         conditioned = conditioned.masked_fill(conditioned.abs() < ROUNDING, 0.0)
         self.log_target = self.log_theta + conditioned
         """log π_t, conditioned on the support of π_θ."""
-        self.gap_sign = conditioned.sign() * self.reward_sign
+        self.direction = conditioned.sign()
+        self.gap_sign = self.direction * self.reward_sign
+        self.ell_centred = (self.ell - (self.log_theta.exp() * self.ell).sum(-1, keepdim=True)).masked_fill(
+            ~batch.common, 0.0
+        )
         self.log_abs_gap = self.log_theta + log_expm1_abs(conditioned)
         """log|π_t − π_θ| there, without cancellation; `gap_sign` is the sign of (π_t − π_θ)·r."""
 
@@ -151,12 +158,15 @@ class TiltFamily:
 
     def signal_of(self, log_h: Tensor) -> LearningSignal:
         """The same of any tilt of the reward's sign, given log|h| `[..., B, V]`; `log_slope` is that of a family."""
-        # d log|h|/dα = −slope·ℓ, up to a constant that SNR does not feel.
+        # d log|h|/dα = −slope·ℓ, up to a constant that SNR does not feel: ℓ is centred, so that little cancels.
         log_gap = self.log_abs_gap + log_h
         scale1 = row_max(log_gap)
         gap = self.gap_sign * torch.exp(log_gap - scale1)
-        phi1 = gap.sum(-1)
-        d_phi1 = -self.slope * (gap * self.ell).sum(-1)
+        phi1, scale1 = gap.sum(-1), scale1.squeeze(-1)
+        d_phi1 = -self.slope * (gap * self.ell_centred).sum(-1)
+        size = gap.abs().sum(-1)
+        if (phi1.abs() < CANCELS * size).any():
+            phi1, d_phi1, scale1 = self._centred_signal(log_h, phi1, d_phi1, scale1, size)
 
         # √π_θ·h scaled to at most 1: its variance is a sum of squares that neither overflows nor cancels. A second
         # scale after centring keeps the square of a tiny spread (a near-one-hot π_θ) from underflowing.
@@ -168,18 +178,50 @@ class TiltFamily:
         safe = torch.where(spread > 0, spread, torch.ones_like(spread))
         centred = centred / safe
         phi2 = centred.square().sum(-1)
-        steep = scaled * self.ell
+        steep = scaled * self.ell_centred
         steep = steep - self.root_theta * (self.root_theta * steep).sum(-1, keepdim=True)
         d_phi2 = -2 * self.slope * (centred * steep).sum(-1) / safe.squeeze(-1)
 
+        constant = self._constant(log_h)
+        phi1, phi2 = phi1.masked_fill(constant, 0.0), phi2.masked_fill(constant, 0.0)
         usable = (phi2 > 0) & (phi1 != 0)
         slope = d_phi1 / torch.where(usable, phi1, 1.0) - 0.5 * d_phi2 / torch.where(usable, phi2, 1.0)
         return LearningSignal(
             sign=phi1.sign(),
-            log_abs_phi1=phi1.abs().log() + scale1.squeeze(-1),
+            log_abs_phi1=phi1.abs().log() + scale1,
             log_phi2=phi2.log() + 2 * (safe.log() + scale2).squeeze(-1),
             log_slope=torch.where(usable, slope, torch.zeros_like(slope)),
         )
+
+    def _centred_signal(
+        self, log_h: Tensor, phi1: Tensor, d_phi1: Tensor, scale: Tensor, size: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(Φ₁, its slope, log of their scale), as Σ(π_t − π_θ)(h − E_θ h) on rows where that cancels less.
+
+        Needed where h is nearly constant: Σ(π_t − π_θ)h is then the small difference of large sums.
+        """
+        top = row_max(log_h)
+        h, theta = self.reward_sign * torch.exp(log_h - top), self.log_theta.exp()
+        gap = self.direction * self.log_abs_gap.exp()
+        terms = gap * (h - (theta * h).sum(-1, keepdim=True))
+        centred, centred_size = terms.sum(-1), terms.abs().sum(-1)
+        steep = h * self.ell_centred
+        slope = -self.slope * (gap * (steep - (theta * steep).sum(-1, keepdim=True))).sum(-1)
+        better = centred.abs() * size > phi1.abs() * centred_size
+        return (
+            torch.where(better, centred, phi1),
+            torch.where(better, slope, d_phi1),
+            torch.where(better, top.squeeze(-1), scale),
+        )
+
+    def _constant(self, log_h: Tensor) -> Tensor:
+        """Boolean `[..., B]`: h is the same on every token of π_θ but for rounding, so Φ₁ and Φ₂ are zero."""
+        reachable = self.log_theta != NEG_INF
+        high = log_h.masked_fill(~reachable, NEG_INF).amax(-1)
+        low = log_h.masked_fill(~reachable, torch.inf).amin(-1)
+        one_sign = (self.reward_sign.masked_fill(~reachable, 0).sum(-1).abs()) == reachable.sum(-1)
+        rounding = 64 * torch.finfo(log_h.dtype).eps * (1 + high.abs() + self.ell.abs().amax(-1))
+        return one_sign & (high - low <= rounding)
 
     def progress(self, alpha: Tensor, eta: Tensor) -> Tensor:
         """η E_t[h] − log E_θ[exp(ηh)], nats; α and η broadcast against `[B]`."""

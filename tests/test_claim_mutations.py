@@ -19,7 +19,7 @@ from strategies import draw, draw_reference
 from geomix_core import PolicyBatch
 from geomix_core.claims import CLAIMS, Outcome, Setting
 from geomix_core.claims.listing import golden_section
-from geomix_core.divergences import chi2, ess_fraction, kl, log_chi2
+from geomix_core.divergences import ess_fraction, kl, log_chi2
 from geomix_core.geodesics import e_geodesic, fisher_rao_arc, fisher_rao_distance, m_geodesic, tilted_moments
 from geomix_core.progress import third_cumulant
 from geomix_core.simplex import simplex_optimum
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[str, PolicyBatch, Break]] = {
     "gain without the half": (
         "theorem_2_gain",
         NEAR,
-        attribute(LearningSignal, "quadratic_gain", lambda x, _: 2 * x + 1e-3),
+        attribute(LearningSignal, "quadratic_gain", lambda x, _: 2 * x),
     ),
     "SNR without the root": (
         "theorem_3_equivalence",
@@ -197,6 +197,5 @@ def test_a_broken_formula_is_noticed(case: str, monkeypatch: pytest.MonkeyPatch)
     assert verdict.outcome is broken, verdict
 
 
-def test_at_least_ten_claims_are_covered() -> None:
+def test_at_least_twenty_claims_are_covered() -> None:
     assert len({name for name, *_ in CASES.values()}) >= 20
-    assert chi2(TWO.target, TWO.theta) > 0

@@ -17,7 +17,7 @@ from geomix_core import OptionError, PolicyBatch, solve_alpha
 from geomix_core.claims import CLAIMS, Outcome, Setting, find_counterexample
 from geomix_core.claims.bench import Bench
 from geomix_core.claims.model import Measurement, claim
-from geomix_core.claims.search import Progress, SearchStatus, _random, _structured
+from geomix_core.claims.search import SearchProgress, SearchStatus, _random, _structured
 from geomix_core.claims.tables import Table, batch_of
 
 FALSE = {
@@ -58,6 +58,10 @@ MENDED = {
 TRUE = set(CLAIMS) - FALSE - {"section_3_6_intuition"}
 
 
+TRIES = 14_000
+"""All structured tables, and then some thousand random policies and mutations."""
+
+
 def conventions(name: str) -> tuple[str, ...]:
     return WEIGHTS if "weights" in CLAIMS[name].uses else WEIGHTS[:1]
 
@@ -86,18 +90,18 @@ def test_true_claims_survive(name: str, weights: str) -> None:
         CLAIMS[name],
         Setting(weights=weights),
         seconds=120,
-        tries=17_000,
+        tries=TRIES,
         on_progress=lambda p: stages.add(p.stage),
     )
     assert found.status is SearchStatus.SURVIVED
-    assert found.tried >= 17_000
+    assert found.tried >= TRIES
     assert found.nearest <= 0
     assert stages == {"structured", "random", "mutation"}
 
 
 @pytest.mark.parametrize(("name", "weights"), cases(MENDED))
 def test_claims_survive_with_what_they_leave_unsaid(name: str, weights: str) -> None:
-    found = find_counterexample(CLAIMS[name], Setting(weights=weights), assume=True, seconds=120, tries=12_000)
+    found = find_counterexample(CLAIMS[name], Setting(weights=weights), assume=True, seconds=120, tries=TRIES)
     assert found.status is SearchStatus.SURVIVED
     assert found.nearest > -np.inf  # some policies did meet the hypotheses
 
@@ -116,7 +120,7 @@ KEPT = {
     "truncated support": ("theorem_4_exists", "importance", Table((1, 0), (1, 1))),
     "sign of the signal": ("theorem_3_sign", "importance", Table((2, 1), (1, 1), (1, 2))),
     "several maxima, importance": ("section_5_1_search", "importance", Table((100, 1, 1), (1, 3, 2))),
-    "several maxima, inverse": ("section_5_1_search", "inverse", Table((4, 2, 1), (1, 4, 1), (2, 1, 4))),
+    "several maxima, inverse": ("section_5_1_search", "inverse", Table((3, 1, 1), (1, 10, 1), (1, 1, 1))),
 }
 
 
@@ -231,9 +235,9 @@ def test_the_same_seed_finds_the_same() -> None:
 
 
 def test_a_search_reports_where_it_stands_and_stops_when_told() -> None:
-    reports: list[Progress] = []
+    reports: list[SearchProgress] = []
 
-    def watch(progress: Progress) -> bool:
+    def watch(progress: SearchProgress) -> bool:
         reports.append(progress)
         return progress.tried < 1000
 
@@ -298,9 +302,10 @@ def test_roundings_start_coarse_and_end_near() -> None:
 
 def test_structured_tables_are_every_small_one_once() -> None:
     seen = [t for part in _structured(False) for t in part]
-    # The two lists of three tokens share one table.
-    assert Counter(seen).most_common(2)[0] == (Table((1, 1, 1), (1, 1, 1)), 2)
-    assert Counter(seen).most_common(2)[1][1] == 1
+    # The lists overlap in tables of ones, tens and hundreds only.
+    twice = [t for t, count in Counter(seen).items() if count > 1]
+    assert len(twice) < 10
+    assert {w for t in twice for policy in t.policies for w in policy} <= {1, 10, 100, 1000}
     assert Table((1, 1), (2, 1)) in seen
     assert [t.tokens for t in seen] == sorted(t.tokens for t in seen)
     assert all(t.reference is None for t in seen)
@@ -312,3 +317,22 @@ def test_random_policies_are_policies() -> None:
         batch = PolicyBatch.from_logits(*logits)
         assert len(batch) == 256
     assert len(batch_of([Table((1, 2), (3, 4)), Table((1, 0), (1, 1))])) == 2
+
+
+def test_a_claim_may_be_named() -> None:
+    assert find_counterexample("section_4_2_shortest", seconds=60).counterexample == Table((2, 1, 1), (1, 2, 1))
+    with pytest.raises(OptionError, match="theorem_9"):
+        find_counterexample("theorem_9")
+
+
+def test_a_violation_that_no_table_keeps_is_not_called_found() -> None:
+    @claim()
+    def narrow(bench: Bench) -> Measurement:
+        """Probabilities differ by less than e²¹ > 10⁹: whole weights of nine digits cannot say otherwise."""
+        theta = bench.batch.theta
+        span = theta.amax(-1) - theta.masked_fill(theta == -torch.inf, torch.inf).amin(-1)
+        return Measurement(span, 21.0, {})
+
+    found = find_counterexample(narrow, seconds=60, tries=12_000)
+    assert (found.status, found.counterexample) == (SearchStatus.UNCONFIRMED, None)
+    assert found.nearest > 0

@@ -23,6 +23,7 @@ from strategies import (
     log_prob_error,
     logit_pairs,
     mp_kl,
+    mp_softmax,
     np_log_softmax,
 )
 
@@ -34,9 +35,10 @@ from geomix_core import (
     exact_progress,
     exact_step,
     learning_signal,
+    solve_alpha,
     updated_policy,
 )
-from geomix_core.divergences import kl
+from geomix_core.divergences import chi2, kl
 from geomix_core.progress import (
     exact_progress_from,
     expansion_remainder,
@@ -697,3 +699,47 @@ def test_refusals(function) -> None:
     apart = PolicyBatch.from_logits([0.0, -INF], [-INF, 0.0])
     with pytest.raises(DisjointSupportError, match="1 of 1 rows"):
         function(apart, 0.5, "importance")
+
+
+# --- where Σ(π_t − π_θ)h is the small difference of large sums ---------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("sigma", [1e-3, 1e-6, 1e-8, 1e-10])
+def test_signal_of_a_nearly_constant_tilt(weights: str, sigma: float) -> None:
+    """π_θ truncated and π_t near it there: ℓ is log π_t(S) but for σ. The error is an ulp over σ."""
+    rng = np.random.default_rng(3)
+    theta = rng.standard_normal(5)
+    target = theta + sigma * rng.standard_normal(5)
+    theta[2] = -np.inf
+    signal = learning_signal(PolicyBatch.from_logits(theta, target), 0.5, weights)
+    keep = [0, 1, 3, 4]
+    p, t = mp_softmax(theta[keep]), mp_softmax(target)
+    mass = mp.fsum(t[i] for i in keep)
+    ell = [mp.log(t[i] / x) for i, x in zip(keep, p, strict=True)]
+    h = [x * mp.exp((-x if weights == "importance" else x) / 2) for x in ell]
+    mean = mp.fsum(x * y for x, y in zip(p, h, strict=True))
+    phi1 = mp.fsum((t[i] / mass - x) * y for i, x, y in zip(keep, p, h, strict=True))
+    phi2 = mp.fsum(x * (y - mean) ** 2 for x, y in zip(p, h, strict=True))
+    assert float(signal.snr) == pytest.approx(float(abs(phi1) / mp.sqrt(phi2)), rel=200 * EPS / sigma, abs=0)
+    assert int(signal.sign) == mp.sign(phi1)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_constant_tilt_has_neither_signal_nor_noise(weights: str) -> None:
+    """target ∝ reference on the tokens of π_θ: at α = 1 h is constant, and SNR is 0/0, not a quotient of roundings."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        theta, reference = rng.standard_normal((2, 5))
+        theta[-1] = -np.inf
+        target = reference.copy()
+        target[-1] += 2
+        batch = PolicyBatch.from_logits(theta, target, reference)
+        at_one = learning_signal(batch, 1.0, weights)
+        assert (at_one.phi1.item(), at_one.phi2.item(), at_one.snr.item()) == (0, 0, 0)
+        best = solve_alpha(batch, "snr", weights)
+        ceiling = chi2(torch.log_softmax(batch.target[:, :4], -1), batch.theta[:, :4]).sqrt().item()
+        assert learning_signal(batch, best.alpha, weights).snr.item() <= ceiling * (1 + 1e-7)
+        # The limit at α = 1 is no less than anything the grid saw.
+        near = learning_signal(batch, torch.tensor([[0.9], [0.99], [0.9999]]), weights).snr.max().item()
+        assert learning_signal(batch, best.alpha, weights).snr.item() >= near * (1 - 1e-6)

@@ -66,7 +66,7 @@ from geomix_core.claims.results import (
     theorem_5_optimal,
 )
 from geomix_core.claims.search import (
-    Progress,
+    SearchProgress,
     SearchResult,
     SearchStatus,
     find_counterexample,
@@ -126,8 +126,8 @@ __all__ = [
     "Bench",
     "Claim",
     "Outcome",
-    "Progress",
     "RowVerdicts",
+    "SearchProgress",
     "SearchResult",
     "SearchStatus",
     "Setting",

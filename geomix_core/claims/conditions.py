@@ -10,6 +10,9 @@ from torch import Tensor
 
 from geomix_core.claims.bench import Bench
 
+PLATEAU = 1e-13
+"""Change of log SNR over a sixteenth of [0, 1] that a comparison of two values can still see."""
+
 EQUAL = 1e-12
 """Spread of ℓ on the common support, in nats, below which two policies are equal to rounding there."""
 
@@ -28,7 +31,9 @@ def _default_reference(bench: Bench) -> Tensor:
 
 
 def _one_maximum(bench: Bench) -> Tensor:
-    return torch.tensor([len(m) <= 1 for m in bench.snr.maxima], device=bench.batch.theta.device)
+    single = torch.tensor([len(m) <= 1 for m in bench.snr.maxima], device=bench.batch.theta.device)
+    height = torch.stack([bench.family.signal(k / 16, normalised=False).log_snr for k in range(17)])
+    return single & ((height[1:] - height[:-1]).abs() > PLATEAU).all(0)
 
 
 OVERLAP = Condition("disjoint", lambda bench: bench.batch.support.common_size > 0)
@@ -40,4 +45,4 @@ DISTINCT = Condition("identical", lambda bench: bench.spread > EQUAL)
 POSITIVE_SIGNAL = Condition("negative", lambda bench: bench.signal.sign > 0)
 """Φ₁ > 0 at the setting's α: a step η > 0 is a step towards π_t."""
 ONE_MAXIMUM = Condition("several", _one_maximum)
-"""SNR(α) has no second local maximum on [0, 1]."""
+"""SNR(α) has no second local maximum on [0, 1], and is nowhere constant to rounding."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geomix_core.claims.bench import Bench
 from geomix_core.claims.conditions import COVERED, DEFAULT_REFERENCE, DISTINCT, OVERLAP, SAME_SUPPORT
-from geomix_core.claims.learning import EXACT
+from geomix_core.claims.learning import EXACT, ULP
 from geomix_core.claims.model import Measurement, Numbers, claim
 from geomix_core.claims.work import growth
 from geomix_core.divergences import kl, total_variation
@@ -28,7 +28,8 @@ def section_4_1_infeasible(bench: Bench) -> Measurement:
     found = learning_signal_from(batch, simplex_optimum(batch, weights), weights)
     share = (found.log_snr - bench.log_snr_ceiling).exp()
     numbers: Numbers = {"reached": found.snr, "ceiling": bench.log_snr_ceiling.exp(), "tokens": float(batch.vocab_size)}
-    return Measurement(share, 1 - REACHED, numbers)
+    # Of nearly identical policies only the digits of ℓ that are not rounding can be reached.
+    return Measurement(share, 1 - REACHED - ULP * (1 + bench.magnitude) / bench.spread, numbers)
 
 
 @claim(needs=(OVERLAP, COVERED), uses="weights reference")
@@ -107,9 +108,12 @@ def section_4_2_pareto(bench: Bench) -> Measurement:
     distances = torch.stack([kl(rival, best) for rival in rivals])
     scale = 1 + torch.stack([objective(rival) for rival in rivals]).abs()
     residual = ((margins - distances).abs() / scale).amax(0)
-    nearest = torch.where(distances > EXACT * scale, margins, torch.inf).amin(0)
+    apart = torch.where(distances > EXACT * scale, margins, torch.inf).amin(0)
+    nearest = torch.where(apart.isfinite(), apart, torch.zeros_like(apart))
+    # At the ends a policy's own tokens outside the common support cost nothing: the weighted sum has another minimum.
+    cut = ~bench.batch.support.equal if alpha in (0, 1) else torch.zeros(len(bench), dtype=torch.bool)
     numbers: Numbers = {"least": least, "rivals": float(len(rivals)), "nearest": nearest, "alpha": alpha}
-    return Measurement(residual, EXACT, numbers)
+    return Measurement(residual, EXACT, numbers, {"supports": cut})
 
 
 @claim(needs=(OVERLAP,), assumes=(SAME_SUPPORT,))

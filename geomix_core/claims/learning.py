@@ -16,7 +16,6 @@ from geomix_core.numerics import NEG_INF, mul_where
 from geomix_core.progress import (
     exact_progress,
     exact_step,
-    learning_signal,
     learning_signal_from,
     third_cumulant,
     updated_policy,
@@ -41,7 +40,7 @@ def theorem_1(bench: Bench) -> Measurement:
     span, size = top - bottom, h.abs().amax(-1)
     safe = torch.where(span > 0, span, torch.ones_like(span))
     kappa3 = third_cumulant(batch, alpha, weights)
-    ratios, found, wanted = [], [], []
+    steps = []
     for step in STEPS:
         eta = step / safe
         # Progress by its definition, J(π_θ') − J(π_θ): not by a formula that has Φ₁ in it.
@@ -49,13 +48,14 @@ def theorem_1(bench: Bench) -> Measurement:
         progress = mul_where(bench.family.log_target.exp(), moved).sum(-1)
         remainder, predicted = progress - bench.signal.quadratic_progress(eta), -(eta**3) * kappa3 / 6
         bound = step**4 / 192 + ULP * (1 + bench.magnitude + eta * size)
-        ratios.append((remainder - predicted).abs() / bound)
-        found.append(remainder)
-        wanted.append(predicted)
+        steps.append(torch.stack([(remainder - predicted).abs() / bound, eta, remainder, predicted]))
     # h that is constant but for rounding has no signal and no noise to expand in.
     constant = span <= 1e3 * ULP * size
-    numbers: Numbers = {"eta": 0.1 / safe, "remainder": found[2], "predicted": wanted[2], "kappa3": kappa3}
-    return Measurement(torch.stack(ratios).amax(0), 1.0, numbers, {"constant": constant})
+    tried = torch.stack(steps)
+    worst = tried[:, 0].argmax(0)
+    ratio, eta, remainder, predicted = tried[worst, :, torch.arange(len(bench), device=worst.device)].unbind(-1)
+    numbers: Numbers = {"eta": eta, "remainder": remainder, "predicted": predicted, "kappa3": kappa3}
+    return Measurement(ratio, 1.0, numbers, {"constant": constant})
 
 
 @claim(needs=(OVERLAP, COVERED), uses="weights alpha samples reference")
@@ -75,14 +75,14 @@ def section_2_3_noise(bench: Bench) -> Measurement:
 def theorem_2_step(bench: Bench) -> Measurement:
     """η* = Φ₁/Φ₂ is the best learning rate: a rate (η* > 0), and the quadratic's maximum."""
     signal = bench.signal
-    best, gain = signal.quadratic_step, signal.quadratic_gain
-    here = signal.quadratic_progress(best)
-    beside = torch.maximum(signal.quadratic_progress(0.99 * best), signal.quadratic_progress(1.01 * best))
-    still = (signal.log_snr == NEG_INF) | ~gain.isfinite() | (gain <= 0)
-    # A neighbour 1 % away lies below the maximum by 1e-4 of its height; the residual is positive if it does not.
-    peak = torch.where(still, torch.zeros_like(gain), (beside - here) / torch.where(still, 1.0, gain))
-    residual = torch.maximum(peak, -signal.signed_snr)
-    return Measurement(residual, 0.0, {"eta": best, "gain": here, "phi1": signal.phi1}, {"constant": still})
+    best = signal.quadratic_step
+    # The slope of the quadratic at η*, Φ₁ − η*Φ₂, as a share of Φ₁: in logarithms, which do not overflow.
+    slope = torch.expm1(signal.log_quadratic_step + signal.log_phi2 - signal.log_abs_phi1).abs()
+    still = ~slope.isfinite()
+    astray = -signal.sign * (signal.log_snr - bench.log_snr_ceiling).exp()
+    residual = torch.maximum(slope.masked_fill(still, 0.0), astray)
+    numbers: Numbers = {"eta": best, "gain": signal.quadratic_progress(best), "phi1": signal.phi1}
+    return Measurement(residual, EXACT, numbers, {"constant": still})
 
 
 @claim(needs=(OVERLAP, COVERED, POSITIVE_SIGNAL), uses="weights alpha reference")
@@ -103,25 +103,27 @@ def theorem_2_gain(bench: Bench) -> Measurement:
         "ceiling": bench.ceiling,
         "eta": signal.quadratic_step,
     }
-    return Measurement((actual / promised - 1).abs(), 0.1, numbers)
+    off = (actual / promised - 1).abs()
+    return Measurement(torch.where(promised.isfinite(), off, torch.nan), 0.1, numbers)
 
 
 @claim(needs=(OVERLAP, COVERED), uses="weights reference")
 def theorem_3_equivalence(bench: Bench) -> Measurement:
     """The q of largest Φ₁²/(2Φ₂) is the q of largest SNR, over 33 members of the family and two outsiders."""
     batch, weights = bench.batch, bench.setting.weights
-    signals = [learning_signal(batch, k / 32, weights) for k in range(33)]
+    signals = [bench.family.signal(k / 32) for k in range(33)]
     log_theta = bench.family.log_theta
     for flattening in (0.5, 0.0):
         outsider = (flattening * log_theta).masked_fill(log_theta == NEG_INF, NEG_INF)
         signals.append(learning_signal_from(batch, torch.log_softmax(outsider, -1), weights))
-    gains = torch.stack([s.quadratic_progress(s.quadratic_step) for s in signals])
-    snr = torch.stack([s.snr for s in signals])
+    # log Φ₁²/(2Φ₂), the peak of the quadratic.
+    gains = torch.stack([2 * s.log_abs_phi1 - s.log_phi2 - math.log(2) for s in signals])
+    snr = torch.stack([s.log_snr for s in signals])
     by_snr, best = gains.gather(0, snr.argmax(0)[None])[0], gains.amax(0)
-    silent = ~(best > 0) | ~best.isfinite()
-    numbers: Numbers = {"by_snr": by_snr, "best": best, "count": float(len(signals))}
-    residual = torch.where(silent, torch.zeros_like(best), 1 - by_snr / best)
-    return Measurement(residual, EXACT, numbers, {"no_answer": silent})
+    silent = ~best.isfinite()
+    numbers: Numbers = {"by_snr": by_snr.exp(), "best": best.exp(), "count": float(len(signals))}
+    residual = -torch.expm1(by_snr - best)
+    return Measurement(residual.masked_fill(silent, 0.0), EXACT, numbers, {"no_answer": silent})
 
 
 @claim(needs=(OVERLAP, COVERED), uses="weights eta_range reference")
@@ -153,7 +155,8 @@ def theorem_3_sign(bench: Bench) -> Measurement:
     signal = bench.signal_at_snr
     silent = bench.undecided(bench.snr)
     numbers: Numbers = {"alpha_snr": bench.alpha_snr, "signed_snr": signal.signed_snr, "phi1": signal.phi1}
-    return Measurement(-signal.signed_snr, 0.0, numbers, {"no_answer": silent["no_answer"]})
+    astray = -signal.sign * (signal.log_snr - bench.log_snr_ceiling).exp()
+    return Measurement(astray, EXACT, numbers, {"no_answer": silent["no_answer"]})
 
 
 @claim(needs=(OVERLAP, COVERED), uses="weights alpha reference")
@@ -163,7 +166,8 @@ def section_3_6_dimensionless(bench: Bench) -> Measurement:
     base, ceiling = bench.signal, bench.log_snr_ceiling
     # As a share of √χ², the largest SNR there is: near a zero of Φ₁ a change relative to SNR itself is rounding.
     share = (base.log_snr - ceiling).exp()
-    silent = ~share.isfinite() | (base.sign == 0)
+    # Above its bound √χ² it is itself rounding: policies equal to twelve digits.
+    silent = ~share.isfinite() | (base.sign == 0) | (share > 1 + 1e-6)
     drift = torch.zeros_like(share)
     for unit in (math.log(2), 1e-3):
         other = bench.family.signal_of(log_h - math.log(unit)).log_snr

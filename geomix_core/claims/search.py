@@ -42,12 +42,14 @@ class SearchStatus(StrEnum):
     FOUND = "found"
     SURVIVED = "survived"
     """The claim stood until the budget was spent: evidence, not a proof."""
+    UNCONFIRMED = "unconfirmed"
+    """Some policies broke it, but only in digits that no table of whole numbers keeps: it may be rounding."""
     STOPPED = "stopped"
     NOTHING_TO_COMPARE = "nothing_to_compare"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SearchProgress:
     """Where a running search stands."""
 
     stage: str
@@ -78,21 +80,21 @@ class SearchResult:
 
 
 def find_counterexample(
-    claim: Claim,
+    claim: Claim | str,
     setting: Setting | None = None,
     *,
     assume: bool = False,
     seed: int = 0,
     seconds: float = 10.0,
     tries: int | None = None,
-    on_progress: Callable[[Progress], bool | None] | None = None,
+    on_progress: Callable[[SearchProgress], bool | None] | None = None,
 ) -> SearchResult:
     """Search for policies on which a claim fails, and shrink them to the fewest tokens and the roundest numbers.
 
     A claim about "most" cases is not refuted by one row: there the result is a row on which it fails.
 
     Args:
-        claim: one of `CLAIMS`.
+        claim: one of `CLAIMS`, or its name.
         setting: weights, α, η range and N.
         assume: search only where the hypotheses hold that the document leaves out.
         seed: of the random policies.
@@ -100,8 +102,10 @@ def find_counterexample(
         tries: budget in policies, where the answer must not depend on the machine's speed; shrinking is not counted.
         on_progress: told where the search stands every few hundred policies; return False to stop it.
 
-    Raises OptionError for a budget that is not positive.
+    Raises OptionError for an unknown name or a budget that is not positive.
     """
+    if isinstance(claim, str):
+        claim = _named(claim)
     if not seconds > 0:
         raise OptionError(f"seconds is {seconds:g}: expected a positive time budget.")
     setting = setting or Setting()
@@ -110,14 +114,12 @@ def find_counterexample(
     run = _Run(claim, setting, assume, seed, seconds, tries, on_progress)
     table = run.search()
     if table is None:
-        status = SearchStatus.STOPPED if run.stopped else SearchStatus.SURVIVED
-        return SearchResult(
-            claim.name, status, run.tried, run.elapsed, seed, setting, found_by=run.stage, nearest=run.nearest
-        )
+        status = SearchStatus.UNCONFIRMED if run.nearest > 0 else SearchStatus.SURVIVED
+        status = SearchStatus.STOPPED if run.stopped else status
+        return SearchResult(claim.name, status, run.tried, run.elapsed, seed, setting, nearest=run.nearest)
     found_by, tokens = run.stage, table.tokens
     table = run.shrink(table)
     verdict = claim.check(table.batch, setting, assume=assume)
-    assert verdict.outcome is Outcome.FAILS
     return SearchResult(
         claim.name,
         SearchStatus.FOUND,
@@ -144,7 +146,7 @@ class _Run:
         seed: int,
         seconds: float,
         tries: int | None,
-        on_progress: Callable[[Progress], bool | None] | None,
+        on_progress: Callable[[SearchProgress], bool | None] | None,
     ) -> None:
         self.claim, self.setting, self.assume = claim, setting, assume
         self.rng = np.random.default_rng(seed)
@@ -168,7 +170,7 @@ class _Run:
         self.tried += len(batch)
         self.nearest = max(self.nearest, float(found.max()))
         if self.on_progress is not None:
-            self.stopped |= self.on_progress(Progress(self.stage, self.tried, self.nearest)) is False
+            self.stopped |= self.on_progress(SearchProgress(self.stage, self.tried, self.nearest)) is False
         return found
 
     def search(self) -> Table | None:
@@ -177,9 +179,9 @@ class _Run:
         for tables in _structured("reference" in self.claim.uses):
             if self.over:
                 return None
-            failing = self.excess(batch_of(tables)) > 0
-            if failing.any():
-                return min((t for t, f in zip(tables, failing.tolist(), strict=True) if f), key=Table.complexity)
+            found = self._simplest(tables)
+            if found is not None:
+                return found
         while True:
             for size in SIZES:
                 for logits in _random(self.rng, size, "reference" in self.claim.uses):
@@ -187,7 +189,7 @@ class _Run:
                     for _ in range(GENERATIONS + 1):
                         if self.over:
                             return None
-                        excess = self.excess(_policies(logits))
+                        excess = self.excess(PolicyBatch.from_logits(*logits))
                         table = self._as_table(logits, excess)
                         if table is not None:
                             return table
@@ -199,41 +201,43 @@ class _Run:
         """Simpler tables as long as one of them still violates the claim; each is simpler than the one before."""
         self.stage = "shrinking"
         while not self.over:
-            simpler = table.simpler()
-            if not simpler:
+            found = self._simplest(table.simpler())
+            if found is None:
                 break
-            failing = torch.cat([self.excess(batch_of(part)) for part in _same_shape(simpler)]) > 0
-            ordered = [t for part in _same_shape(simpler) for t in part]
-            found = [t for t, f in zip(ordered, failing.tolist(), strict=True) if f]
-            if not found:
-                break
-            table = min(found, key=Table.complexity)
+            table = found
         return table
+
+    def _simplest(self, tables: Sequence[Table]) -> Table | None:
+        """The simplest of some tables that violates the claim; also when it is checked alone, without the others."""
+        failing: list[Table] = []
+        for part in _same_shape(tables):
+            failing += [t for t, e in zip(part, self.excess(batch_of(part)).tolist(), strict=True) if e > 0]
+        for table in sorted(failing, key=Table.complexity):
+            if self.claim.check(table.batch, self.setting, assume=self.assume).outcome is Outcome.FAILS:
+                return table
+        return None
 
     def _as_table(self, logits: Logits, excess: torch.Tensor) -> Table | None:
         """The violation in fewest digits among the ten worst, or None where none survives rounding to nine digits."""
         for i in excess.topk(min(10, len(excess))).indices.tolist():
             if excess[i] <= 0:
                 break
-            rounded = Table.roundings(*(x[i] for x in logits))
-            if not rounded:
-                continue
-            failing = self.excess(batch_of(rounded)) > 0
-            if failing.any():
-                return rounded[int(failing.nonzero()[0])]
+            found = self._simplest(Table.roundings(*(x[i] for x in logits)))
+            if found is not None:
+                return found
         return None
 
 
 def _structured(with_reference: bool) -> Iterator[Sequence[Table]]:
-    """All tables of two to four tokens with small whole weights, the simplest first, in batches."""
-    kinds: list[tuple[int, Sequence[int], int]] = [
-        (2, range(5), 2),
-        (3, range(4), 2),
-        (3, (1, 10, 100, 1000), 2),
-        (4, (0, 1, 3, 10), 2),
-    ]
+    """Tables with small whole weights in batches: fewer tokens first, then those without a reference."""
+    powers = (1, 10, 100, 1_000, 10_000)
+    kinds: list[tuple[int, Sequence[int], int]] = [(2, range(5), 2), (2, powers, 2)]
     if with_reference:
-        kinds += [(2, range(1, 5), 3), (3, (1, 2, 4), 3)]
+        kinds += [(2, range(5), 3)]
+    kinds += [(3, range(4), 2), (3, powers[:4], 2)]
+    if with_reference:
+        kinds += [(3, range(3), 3), (3, powers[:2], 3), (3, (1, 2, 4), 3)]
+    kinds += [(4, (0, 1, 3, 10), 2)]
     for kind in kinds:
         ordered = _tables(*kind)
         for start in range(0, len(ordered), 2 * ROWS):
@@ -249,25 +253,33 @@ def _tables(tokens: int, weights: Sequence[int], policies: int) -> tuple[Table, 
 
 
 def _random(rng: np.random.Generator, size: int, with_reference: bool) -> Iterator[Logits]:
-    """Policies of one vocabulary: Gaussian, near-identical, peaked, truncated; with and without a reference."""
-    scale = np.exp(rng.uniform(np.log(0.1), np.log(6.0), (ROWS, 1)))
+    """Policies of one vocabulary: Gaussian, near-identical, truncated, extreme; with and without a reference."""
+    scale = _log_uniform(rng, 0.1, 6.0)
     theta = scale * rng.standard_normal((ROWS, size))
-    spread = np.exp(rng.uniform(np.log(1e-3), np.log(6.0), (ROWS, 1)))
-    moved = theta + spread * rng.standard_normal((ROWS, size))
+    moved = theta + _log_uniform(rng, 1e-3, 6.0) * rng.standard_normal((ROWS, size))
     independent = scale * rng.standard_normal((ROWS, size))
     target = np.where(rng.random((ROWS, 1)) < 0.5, moved, independent)
     yield theta, target
     if with_reference:
-        yield (
-            theta,
-            target,
-            np.where(rng.random((ROWS, 1)) < 0.5, theta + rng.standard_normal(theta.shape), independent),
-        )
+        earlier = theta + rng.standard_normal(theta.shape)
+        yield theta, target, np.where(rng.random((ROWS, 1)) < 0.5, earlier, independent)
     # Truncation: each policy loses the tokens that are least likely under it.
     keep = rng.integers(1, size + 1, (2, ROWS, 1))
     yield tuple(
         np.where(np.argsort(np.argsort(-x, -1), -1) < k, x, -np.inf) for x, k in zip((theta, target), keep, strict=True)
     )
+    # Where rounding is hardest: policies equal to many digits, and logits hundreds of nats apart.
+    close = theta + _log_uniform(rng, 1e-10, 1e-3) * rng.standard_normal(theta.shape)
+    far = 100 * rng.standard_normal((2, *theta.shape))
+    hard = rng.random((ROWS, 1)) < 0.5
+    yield np.where(hard, theta, far[0]), np.where(hard, close, far[1])
+    if with_reference:
+        yield np.where(hard, theta, far[0]), np.where(hard, close, far[1]), np.where(hard, theta + close, target)
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """One number a row, `[ROWS, 1]`."""
+    return np.exp(rng.uniform(np.log(low), np.log(high), (ROWS, 1)))
 
 
 def _mutated(rng: np.random.Generator, logits: Logits, excess: torch.Tensor) -> Logits:
@@ -275,16 +287,20 @@ def _mutated(rng: np.random.Generator, logits: Logits, excess: torch.Tensor) -> 
     parents = excess.topk(min(PARENTS, len(excess))).indices.numpy()
     chosen = rng.choice(parents, ROWS)
     chosen[: len(parents)] = parents
-    step = np.exp(rng.uniform(np.log(1e-2), np.log(3.0), (ROWS, 1)))
+    step = _log_uniform(rng, 1e-2, 3.0)
     step[: len(parents)] = 0
-    return tuple(np.clip(x[chosen] + step * rng.standard_normal(x[chosen].shape), None, 30.0) for x in logits)
+    return tuple(x[chosen] + step * rng.standard_normal(x[chosen].shape) for x in logits)
 
 
-def _policies(logits: Logits) -> PolicyBatch:
-    return PolicyBatch.from_logits(*logits)
+def _named(name: str) -> Claim:
+    from geomix_core.claims import CLAIMS  # the package imports this module
+
+    if name not in CLAIMS:
+        raise OptionError(f"claim is {name!r}: expected a name in geomix_core.claims.CLAIMS.")
+    return CLAIMS[name]
 
 
-def _same_shape(tables: list[Table]) -> list[list[Table]]:
+def _same_shape(tables: Sequence[Table]) -> list[list[Table]]:
     """Grouped by what fits into one batch: as many tokens, with or without a reference."""
     groups: dict[tuple[int, bool], list[Table]] = {}
     for table in tables:
