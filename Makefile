@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # More options for the command that is run: make test ARGS="-k chernoff"
 ARGS =
 
-.PHONY: help app test lint format clean
+.PHONY: help app test lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test     run the tests            (ARGS=\"tests/test_policies.py -n 0\")"
 	@echo "make lint     ruff, mypy and the import contracts"
 	@echo "make format   let ruff rewrite the code"
+	@echo "make bench    time the solver against others, draw the plots (ARGS=\"--rounds 5\")"
 	@echo "make clean    remove .venv and what the tools left behind"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from."
@@ -40,6 +41,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.solver $(ARGS)
+
 clean:
 	rm -rf $(VENV) build geomix.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
@@ -57,4 +61,9 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with the development tools; this takes a few minutes the first time."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with the benchmark's competitors; this takes a few minutes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]" -c constraints.txt
 	@touch $(VENV)/.installed $@

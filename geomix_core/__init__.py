@@ -12,6 +12,7 @@ Where things are:
     simplex       the distributions of largest SNR among all, in closed form
     criteria      solve_alpha: KL symmetry in both readings, SNR, Wald; Chernoff information; the listing corrected
     solvers       batched root and maximum finding
+    logits        solve_logits: α_KL straight from raw logits of any size, with a bound a row; certificates: verify it
     compression   one row of any vocabulary as a few thousand atoms, for curves
     claims        what the document says, what a computation says of it, and a search for counterexamples
     census        how often each claim holds

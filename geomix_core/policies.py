@@ -176,27 +176,32 @@ def _as_rows(values: Any, name: str, device: torch.device | str | None) -> Tenso
             array = np.asarray(values)
         except ValueError as error:  # rows of unequal length
             raise ShapeError(f"{name} is not a rectangular array: expected [rows, tokens].") from error
-        if array.dtype.kind not in "fiu":
-            raise PolicyError(
-                f"{name} has dtype {array.dtype}: expected real numbers (float16, bfloat16, float32 or float64)."
-            )
+        require_real(array, name)
         if array.ndim == 0:
             raise ShapeError(f"{name} has shape []: expected [rows, tokens], not a single number.")
         # torch wants native byte order, at most 64 bits, and memory it may write to; it is never written to here.
         dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
         array = array.astype(dtype, copy=not array.flags.writeable)
         x = torch.from_numpy(np.ascontiguousarray(array))
-    if x.is_complex() or x.dtype == torch.bool:
-        raise PolicyError(f"{name} has dtype {x.dtype}: expected real numbers.")
+    require_real(x, name)
     if x.ndim == 1:
         x = x[None]
     if x.ndim != 2 or 0 in x.shape:
         raise ShapeError(f"{name} has shape {_shape(x)}: expected [rows, tokens] with at least one of each.")
-    return x if device is None else x.to(_device(device))
+    return x if device is None else x.to(device_of(device))
 
 
-def _device(device: torch.device | str) -> torch.device:
-    """The word auto stands for the machine's accelerator (CUDA, MPS, …) if it has one, else the CPU."""
+def require_real(x: Tensor | np.ndarray, name: str) -> None:
+    """Raise PolicyError unless the dtype is one of real numbers."""
+    if isinstance(x, Tensor):
+        if x.is_complex() or x.dtype == torch.bool:
+            raise PolicyError(f"{name} has dtype {x.dtype}: expected real numbers.")
+    elif x.dtype.kind not in "fiu":
+        raise PolicyError(f"{name} has dtype {x.dtype}: expected real numbers (float16, bfloat16, float32 or float64).")
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """The device of that name; "auto" is the machine's accelerator (CUDA, MPS, …) if it has one, else the CPU."""
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")

@@ -18,7 +18,7 @@ from geomix_core.criteria import solve_alpha
 from geomix_core.divergences import ess_fraction, kl
 from geomix_core.errors import OptionError, PolicyError, ShapeError
 from geomix_core.geodesics import tilted_moments
-from geomix_core.policies import PolicyBatch
+from geomix_core.policies import PolicyBatch, require_real
 from geomix_core.progress import WEIGHTS, Weights, learning_signal
 from geomix_core.status import Status
 
@@ -108,7 +108,7 @@ def solve_rows(
         raise OptionError(f"weights is {weights!r}: expected one of {', '.join(WEIGHTS)}.")
     if chunk_elements < 1:
         raise OptionError(f"chunk_elements is {chunk_elements}: expected at least 1.")
-    arrays = _as_rows({"theta": theta, "target": target, "reference": reference})
+    arrays = rows_of({"theta": theta, "target": target, "reference": reference})
     return _solve_chunks(arrays, weights, frozenset(criteria), chunk_elements, device)
 
 
@@ -159,16 +159,23 @@ def _counts(statuses: Iterable[RowStatus | None]) -> Mapping[str, int]:
     return dict(Counter(str(status) for status in statuses if status is not None).most_common())
 
 
-def _as_rows(given: Mapping[str, Any]) -> dict[str, Any]:
+def rows_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays as they are (nothing copied), of equal shape `[B, V]`."""
     arrays: dict[str, Any] = {}
+    for name in ("theta", "target"):
+        if given[name] is None:
+            raise PolicyError(f"{name} is missing: expected an array [rows, tokens].")
     for name, values in given.items():
         if values is None:
             continue
-        x = values.detach() if isinstance(values, Tensor) else np.asanyarray(values)
+        try:
+            x = values.detach() if isinstance(values, Tensor) else np.asanyarray(values)
+        except ValueError as error:  # rows of unequal length
+            raise ShapeError(f"{name} is not a rectangular array: expected [rows, tokens].") from error
         x = x[None] if x.ndim == 1 else x
         if x.ndim != 2 or 0 in x.shape:
             raise ShapeError(f"{name} has shape {list(x.shape)}: expected [rows, tokens] with at least one of each.")
+        require_real(x, name)
         arrays[name] = x
     theta = arrays["theta"]
     for name, x in arrays.items():
@@ -177,12 +184,6 @@ def _as_rows(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name} has shape {list(x.shape)} but theta has shape {list(theta.shape)}: "
                 "all policies need the same rows and the same vocabulary."
             )
-    # One zero of each dtype: the batch's own check of dtypes, without its check of the rows.
-    zeros: dict[str, Any] = {
-        name: torch.zeros(1, 1, dtype=x.dtype) if isinstance(x, Tensor) else np.zeros((1, 1), x.dtype)
-        for name, x in arrays.items()
-    }
-    PolicyBatch.from_logits(**zeros)
     return arrays
 
 
@@ -217,14 +218,18 @@ def _solve_chunks(
 
 def _problems(chunk: Mapping[str, Any]) -> dict[int, str]:
     """What is wrong with each bad row of the chunk."""
-    problems = {}
-    for i in range(len(chunk["theta"])):
-        try:
-            PolicyBatch.from_logits(**{name: x[i : i + 1] for name, x in chunk.items()})
-        except PolicyError as error:
-            # The batch counts rows, which means nothing for a batch of one.
-            problems[i] = str(error).replace(" in 1 of 1 rows (first: row 0)", "")
-    return problems
+    problems = {i: problem_of({name: x[i] for name, x in chunk.items()}) for i in range(len(chunk["theta"]))}
+    return {i: problem for i, problem in problems.items() if problem}
+
+
+def problem_of(row: Mapping[str, Any]) -> str:
+    """Why one row of logits `[V]` a policy is invalid, in words; "" if it is not."""
+    try:
+        PolicyBatch.from_logits(**row)
+    except PolicyError as error:
+        # The batch counts rows, which means nothing for a batch of one.
+        return str(error).replace(" in 1 of 1 rows (first: row 0)", "")
+    return ""
 
 
 def _invalid(row: int, problem: str, criteria: frozenset[str]) -> RowReport:
