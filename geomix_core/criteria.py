@@ -185,7 +185,7 @@ def _kl_symmetry(batch: PolicyBatch, options: Options) -> AlphaResult:
 
 
 def _reverse_kl_symmetry(batch: PolicyBatch, options: Options) -> AlphaResult:
-    """KL(π_θ‖q_α) − KL(π_t‖q_α) = (1−α)KL(π_θ‖π_t) − α KL(π_t‖π_θ) is linear in α."""
+    """KL(π_θ‖q_α) − KL(π_t‖q_α) = (1−α)KL(π_θ‖π_t) − α KL(π_t‖π_θ), linear in α, by the definition of q_α (§4.2)."""
     from_theta, from_target = kl(batch.theta, batch.target), kl(batch.target, batch.theta)
     total = from_theta + from_target
     identical = total <= RESOLUTION

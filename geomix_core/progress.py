@@ -94,7 +94,7 @@ def exact_step(batch: PolicyBatch, alpha: Scalars, weights: Weights = "importanc
 
 
 def learning_signal_from(batch: PolicyBatch, log_q: Tensor, weights: Weights = "importance") -> LearningSignal:
-    """Φ₁, Φ₂, SNR of any sampling distribution, given log q `[..., B, V]`; its `log_slope` means nothing.
+    """Φ₁, Φ₂, SNR of any sampling distribution, given log q `[..., B, V]` (document §2.2); `log_slope` means nothing.
 
     Raises CoverageError also where w is infinite: q (for `importance`) excludes a token of π_θ that has a reward.
     """
@@ -103,7 +103,7 @@ def learning_signal_from(batch: PolicyBatch, log_q: Tensor, weights: Weights = "
 
 
 def exact_progress_from(batch: PolicyBatch, log_q: Tensor, eta: Scalars, weights: Weights = "importance") -> Tensor:
-    """Progress(q; η), nats, of any sampling distribution, given log q `[..., B, V]`.
+    """Progress(q; η), nats, of any sampling distribution, given log q `[..., B, V]` (document §1.3).
 
     Raises as `learning_signal_from` does.
     """
@@ -112,7 +112,7 @@ def exact_progress_from(batch: PolicyBatch, log_q: Tensor, eta: Scalars, weights
 
 
 def third_cumulant(batch: PolicyBatch, alpha: Scalars, weights: Weights = "importance") -> Tensor:
-    """κ₃ = E_θ[(h − E_θ h)³], `[..., B]`: the remainder of Theorem 1 is −η³κ₃/6 to leading order."""
+    """κ₃ = E_θ[(h − E_θ h)³], `[..., B]` (document §2.2): the remainder of Theorem 1 is −η³κ₃/6 to leading order."""
     family = TiltFamily(batch, weights)
     # ∛π_θ·h scaled to at most 1, and once more after centring: neither a large tilt's cube overflows before its small
     # probability is multiplied in, nor a tiny spread's underflows.
