@@ -50,8 +50,7 @@ def break_(claim: str | None, weights: Weights, assume: bool, seconds: float, se
     found = find_counterexample(CLAIMS[claim], Setting(weights=weights), assume=assume, seconds=seconds, seed=seed)
     click.echo(f"{found.status}: {found.tried:,} policies in {found.seconds:.1f} s")
     if found.counterexample is not None and found.verdict is not None:
-        table = found.counterexample
-        for policy, counts in zip(("theta", "target", "reference"), table.policies, strict=False):
+        for policy, counts in found.counterexample.named.items():
             click.echo(f"  {policy:9} {' : '.join(map(str, counts))}")
         click.echo(f"  residual {found.verdict.residual:.6g}, tolerance {found.verdict.tolerance:.6g}")
         for name, value in found.verdict.numbers.items():

@@ -15,11 +15,10 @@ import torch
 from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
 from geomix_core import curves, summary
 from geomix_core.claims import CLAIMS, Bench, Setting, Verdict
-from geomix_core.compression import compress
 from geomix_core.criteria import AlphaResult
 from geomix_core.errors import OptionError, PolicyError
 from geomix_core.files import LogitPair
-from geomix_core.geodesics import PathLengths, e_geodesic, path_lengths, tilted_moments
+from geomix_core.geodesics import PathLengths, e_geodesic, tilted_moments
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import Weights, exact_progress
 from geomix_core.scenarios import Prompt, real_rows, reference_policy, synthetic, token_names
@@ -161,7 +160,7 @@ def pair(key: str, _batch: PolicyBatch) -> summary.PairSummary:
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def atoms(key: str, _batch: PolicyBatch) -> PolicyBatch:
     """The row compressed, for everything that is drawn."""
-    return compress(_batch)
+    return _bench(key, Setting(), _batch).atoms
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -199,7 +198,7 @@ def signal_curves(key: str, weights: Weights, _batch: PolicyBatch) -> curves.Sig
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def lengths(key: str, _batch: PolicyBatch) -> PathLengths:
     """Fisher–Rao lengths of the three paths."""
-    return path_lengths(atoms(key, _batch))
+    return _bench(key, Setting(), _batch).lengths
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)

@@ -24,7 +24,7 @@ from geomix_core.divergences import kl
 from geomix_core.errors import OptionError
 from geomix_core.policies import PolicyBatch
 from geomix_core.scenarios import REAL_PAIRS, real_rows, reference_policy, synthetic
-from geomix_core.tilts import WEIGHTS
+from geomix_core.tilts import WEIGHTS, Weights
 
 DISTANCES = (0.003, 0.03, 0.1, 0.3, 1.0, 2.0)
 """KL(π_t‖π_θ) in nats, for the families that take a distance."""
@@ -34,8 +34,6 @@ BINS = (0.0, 0.01, 0.1, 0.3, 1.0, float("inf"))
 """Mean KL, (KL(π_t‖π_θ) + KL(π_θ‖π_t))/2 in nats, by which §5.4 is counted."""
 SEARCH_SECONDS = 120.0
 """Budget of one search; the number of tries ends it long before."""
-MEASURED_ONCE = ("section_4_1_gradient", "section_5_1_complexity")
-"""Claims that measure a batch as a whole."""
 BINNED = ("section_5_4_alpha", "section_5_4_snr")
 
 
@@ -67,8 +65,7 @@ class Count:
     def add(self, verdicts: RowVerdicts, rows: torch.Tensor | None = None) -> None:
         """Count the rows that the boolean mask selects (all by default)."""
         chosen = torch.ones(len(verdicts), dtype=torch.bool) if rows is None else rows
-        if verdicts.claim.name in MEASURED_ONCE and verdicts.applies.any():
-            # Work is counted once for a batch, so the batch is one observation, not as many as it has rows.
+        if verdicts.claim.per_batch and verdicts.applies.any():
             chosen = torch.arange(len(verdicts)) == int(verdicts.applies.to(torch.int8).argmax())
         self.decided += int((verdicts.applies & chosen).sum())
         self.held += int((verdicts.applies & ~verdicts.fails & chosen).sum())
@@ -151,8 +148,7 @@ def take_census(
             claim, Setting(weights=weights), seed=seed, seconds=SEARCH_SECONDS, tries=tries
         )
         for claim in CLAIMS.values()
-        for weights in WEIGHTS
-        if weights == WEIGHTS[0] or "weights" in claim.uses
+        for weights in _conventions(claim)
     }
     seconds = time.perf_counter() - started
     return Census(seed, rows, seconds, dict(as_stated), dict(assumed), dict(by_distance), searches)
@@ -160,9 +156,15 @@ def take_census(
 
 def _counted(claim: Claim, weights: str, source: Source) -> bool:
     """A claim is counted once for what it does not depend on."""
-    return (weights == WEIGHTS[0] or "weights" in claim.uses) and (
-        source.group != "reference" or "reference" in claim.uses
-    )
+    return weights in _conventions(claim) and (source.group != "reference" or "reference" in claim.uses)
+
+
+def _conventions(claim: Claim) -> tuple[Weights, ...]:
+    return WEIGHTS if "weights" in claim.uses else WEIGHTS[:1]
+
+
+def _shown(name: str, weights: str) -> str:
+    return weights if "weights" in CLAIMS[name].uses else "any"
 
 
 def _bins(batch: PolicyBatch) -> torch.Tensor:
@@ -279,8 +281,9 @@ def to_markdown(record: dict[str, Any]) -> str:
             cells = [_rate(groups[g]["as_stated"]) if g in groups else "" for g in _COLUMNS]
             assumed = [groups[g]["assumed"] for g in groups if "assumed" in groups[g]]
             total = Count(sum(a["decided"] for a in assumed), sum(a["held"] for a in assumed)) if assumed else None
-            shown = weights if "weights" in CLAIMS[name].uses else "any"
-            lines.append(f"| {name} | {shown} | {' | '.join(cells)} | {_rate(total.record()) if total else ''} |")
+            lines.append(
+                f"| {name} | {_shown(name, weights)} | {' | '.join(cells)} | {_rate(total.record()) if total else ''} |"
+            )
     lines += ["", "Mean KL is (KL(π_t‖π_θ) + KL(π_θ‖π_t))/2, default reference.", ""]
     lines += ["| §5.4 by mean KL, nats | weights | rows | holds |", "| --- | --- | --- | --- |"]
     for entry in record["section_5_4_by_mean_kl"]:
@@ -290,7 +293,7 @@ def to_markdown(record: dict[str, Any]) -> str:
     lines += ["", "Smallest policies that break a claim as stated, as weights π_θ / π_t / π_ref.", ""]
     lines += ["| claim | weights | found | tried | policies |", "| --- | --- | --- | --- | --- |"]
     for entry in record["counterexamples"]:
-        shown = entry["weights"] if "weights" in CLAIMS[entry["claim"]].uses else "any"
+        shown = _shown(entry["claim"], entry["weights"])
         policies = [":".join(map(str, entry[p])) for p in ("theta", "target", "reference") if p in entry]
         found = f"{entry['tokens']} tokens" if "tokens" in entry else entry["status"].replace("_", " ")
         lines.append(f"| {entry['claim']} | {shown} | {found} | {entry['tried']:,} | {' / '.join(policies)} |")
@@ -301,7 +304,7 @@ def _found(result: SearchResult) -> dict[str, Any]:
     table, verdict = result.counterexample, result.verdict
     found: dict[str, Any] = {"status": str(result.status), "tried": result.tried}
     if table is not None and verdict is not None:
-        policies = dict(zip(("theta", "target", "reference"), map(list, table.policies), strict=False))
+        policies = {name: list(counts) for name, counts in table.named.items()}
         found |= {"tokens": table.tokens, **policies, "residual": verdict.residual, "tolerance": verdict.tolerance}
     return found
 

@@ -32,6 +32,11 @@ def log_expm1_abs(x: Tensor) -> Tensor:
     return torch.log(-torch.expm1(-magnitude)) + x.clamp(min=0)
 
 
+def extent(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(least, largest) over the tokens of the mask, `[..., V] -> [...]`; (+inf, −inf) where it has none."""
+    return values.masked_fill(~mask, math.inf).amin(-1), values.masked_fill(~mask, NEG_INF).amax(-1)
+
+
 def row_max(log_weights: Tensor) -> Tensor:
     """Maximum over tokens, `[..., V] -> [..., 1]`, with 0 for rows that are −inf throughout."""
     m = log_weights.amax(dim=-1, keepdim=True)

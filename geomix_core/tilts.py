@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geomix_core.errors import CoverageError, OptionError
 from geomix_core.geodesics import Scalars, as_parameter, moments_of, require_overlap
-from geomix_core.numerics import NEG_INF, log_expm1_abs, mul_exp, mul_where, row_max
+from geomix_core.numerics import NEG_INF, extent, log_expm1_abs, mul_exp, mul_where, row_max
 from geomix_core.policies import PolicyBatch
 
 Weights = Literal["importance", "inverse"]
@@ -217,8 +217,7 @@ class TiltFamily:
     def _constant(self, log_h: Tensor) -> Tensor:
         """Boolean `[..., B]`: h is the same on every token of π_θ but for rounding, so Φ₁ and Φ₂ are zero."""
         reachable = self.log_theta != NEG_INF
-        high = log_h.masked_fill(~reachable, NEG_INF).amax(-1)
-        low = log_h.masked_fill(~reachable, torch.inf).amin(-1)
+        low, high = extent(log_h, reachable)
         one_sign = (self.reward_sign.masked_fill(~reachable, 0).sum(-1).abs()) == reachable.sum(-1)
         rounding = 64 * torch.finfo(log_h.dtype).eps * (1 + high.abs() + self.ell.abs().amax(-1))
         return one_sign & (high - low <= rounding)

@@ -322,3 +322,17 @@ def moment_error(theta: np.ndarray, target: np.ndarray, order: int) -> float:
     ell = np_log_softmax(target)[both] - np_log_softmax(theta)[both]
     span = 2 * float(np.abs(ell).max()) + 1
     return 4 * log_prob_error(theta, target) * (2 * order + 1) * span**order
+
+
+# --- what every AlphaResult is -----------------------------------------------------------------------------------
+
+
+def assert_numbers(result) -> None:
+    """Nothing is NaN or infinite, and α lies in [0, 1] and in its bracket."""
+    for value in (result.alpha, result.residual, result.bracket):
+        assert value.isfinite().all()
+    assert ((result.alpha >= 0) & (result.alpha <= 1)).all()
+    assert (result.bracket[:, 0] <= result.alpha).all()
+    assert (result.alpha <= result.bracket[:, 1]).all()
+    for row in result.maxima:
+        assert np.isfinite([[m.alpha, m.value, m.slope, *m.bracket] for m in row]).all()

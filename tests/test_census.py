@@ -14,7 +14,7 @@ from strategies import draw
 
 from geomix_app.cli import main
 from geomix_core import PolicyBatch
-from geomix_core.census import BINS, MEASURED_ONCE, Count, Source, all_sources, take_census, to_markdown, to_record
+from geomix_core.census import BINS, Count, Source, all_sources, take_census, to_markdown, to_record
 from geomix_core.claims import CLAIMS, Outcome, Setting, find_counterexample
 from geomix_core.divergences import kl
 
@@ -37,7 +37,7 @@ def test_counts_are_those_of_a_loop_over_rows() -> None:
         rows = [b.rows(i) for b in batches for i in range(len(b))]
         verdicts = [CLAIMS[name].check(row, Setting(weights=weights)) for row in rows]
         decided = [v for v in verdicts if v.outcome is not Outcome.DOES_NOT_APPLY]
-        if name in MEASURED_ONCE:
+        if CLAIMS[name].per_batch:
             assert count.decided == (len(batches) if decided else 0), name
             continue
         assert count.decided == len(decided), name

@@ -15,6 +15,7 @@ from strategies import (
     FAMILIES,
     WEIGHTS,
     Exact,
+    assert_numbers,
     draw,
     draw_reference,
     log_prob_error,
@@ -31,14 +32,6 @@ INF = np.inf
 GRID = np.linspace(0, 1, 501)
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 CONVENTION = pytest.mark.parametrize("weights", WEIGHTS)
-
-
-def assert_numbers(result) -> None:
-    for value in (result.alpha, result.residual, result.bracket):
-        assert value.isfinite().all()
-    assert ((result.alpha >= 0) & (result.alpha <= 1)).all()
-    assert (result.bracket[:, 0] <= result.alpha).all()
-    assert (result.alpha <= result.bracket[:, 1]).all()
 
 
 def signed(given: list[np.ndarray], i: int, weights: str):

@@ -16,6 +16,7 @@ from strategies import (
     FAMILIES,
     WEIGHTS,
     Exact,
+    assert_numbers,
     draw,
     draw_reference,
     log_prob_error,
@@ -367,16 +368,6 @@ CASES = {
     "disjoint": ([0.0, -INF, -INF, 1.0], [-INF, 0.0, 1.0, -INF], None, Status.DISJOINT),
     "two tokens": ([0.0, 1.0, -INF, -INF], [1.0, -1.0, -INF, -INF], None, Status.SOLVED),
 }
-
-
-def assert_numbers(result) -> None:
-    for value in (result.alpha, result.residual, result.bracket):
-        assert value.isfinite().all()
-    assert ((result.alpha >= 0) & (result.alpha <= 1)).all()
-    assert (result.bracket[:, 0] <= result.alpha).all()
-    assert (result.alpha <= result.bracket[:, 1]).all()
-    for row in result.maxima:
-        assert np.isfinite([[m.alpha, m.value, m.slope, *m.bracket] for m in row]).all()
 
 
 @CONVENTION

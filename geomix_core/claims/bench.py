@@ -11,11 +11,11 @@ from geomix_core.claims.setting import Setting
 from geomix_core.compression import compress
 from geomix_core.criteria import AlphaResult, solve_alpha
 from geomix_core.divergences import kl, log_chi2
-from geomix_core.numerics import NEG_INF
+from geomix_core.geodesics import PathLengths, path_lengths
+from geomix_core.numerics import extent
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import LearningSignal, learning_signal
 from geomix_core.status import Status
-from geomix_core.tilts import TiltFamily
+from geomix_core.tilts import LearningSignal, TiltFamily
 
 
 class Bench:
@@ -44,8 +44,8 @@ class Bench:
     @cached_property
     def spread(self) -> Tensor:
         """max ℓ − min ℓ on the common support, nats `[B]`; −∞ where there is none."""
-        common, ell = self.batch.common, self.batch.log_ratio
-        return ell.masked_fill(~common, NEG_INF).amax(-1) - ell.masked_fill(~common, torch.inf).amin(-1)
+        low, high = extent(self.batch.log_ratio, self.batch.common)
+        return high - low
 
     @cached_property
     def magnitude(self) -> Tensor:
@@ -61,6 +61,11 @@ class Bench:
     def atoms(self) -> PolicyBatch:
         """The batch compressed, for quantities that need hundreds of passes."""
         return compress(self.batch)
+
+    @cached_property
+    def lengths(self) -> PathLengths:
+        """Fisher–Rao lengths of the three paths between the policies, of the batch compressed."""
+        return path_lengths(self.atoms)
 
     @cached_property
     def kl_symmetry(self) -> AlphaResult:
@@ -85,15 +90,15 @@ class Bench:
     @cached_property
     def signal(self) -> LearningSignal:
         """At the setting's α."""
-        return learning_signal(self.batch, self.setting.alpha, self.setting.weights)
+        return self.family.signal(self.setting.alpha)
 
     @cached_property
     def signal_at_kl(self) -> LearningSignal:
-        return learning_signal(self.batch, self.alpha_kl, self.setting.weights)
+        return self.family.signal(self.alpha_kl)
 
     @cached_property
     def signal_at_snr(self) -> LearningSignal:
-        return learning_signal(self.batch, self.alpha_snr, self.setting.weights)
+        return self.family.signal(self.alpha_snr)
 
     @cached_property
     def ceiling(self) -> Tensor:

@@ -11,8 +11,8 @@ from geomix_core.claims.learning import EXACT, ULP
 from geomix_core.claims.model import Measurement, Numbers, claim
 from geomix_core.claims.work import growth
 from geomix_core.divergences import kl, total_variation
-from geomix_core.geodesics import e_geodesic, fisher_rao_arc, m_geodesic, path_lengths
-from geomix_core.numerics import NEG_INF
+from geomix_core.geodesics import e_geodesic, fisher_rao_arc, m_geodesic
+from geomix_core.numerics import NEG_INF, extent
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import learning_signal_from
 from geomix_core.simplex import simplex_optimum
@@ -32,7 +32,7 @@ def section_4_1_infeasible(bench: Bench) -> Measurement:
     return Measurement(share, 1 - REACHED - ULP * (1 + bench.magnitude) / bench.spread, numbers)
 
 
-@claim(needs=(OVERLAP, COVERED), uses="weights reference")
+@claim(needs=(OVERLAP, COVERED), uses="weights reference", per_batch=True)
 def section_4_1_gradient(bench: Bench) -> Measurement:
     """The gradient of SNR over the simplex costs O(V²). Counted by reverse-mode differentiation at V and 2V."""
     weights = bench.setting.weights
@@ -78,7 +78,7 @@ def section_4_2_geodesic(bench: Bench) -> Measurement:
 @claim(needs=(OVERLAP, SAME_SUPPORT))
 def section_4_2_shortest(bench: Bench) -> Measurement:
     """Origin 2: the geodesic is "the shortest path". Holds only where it is as short as the Fisher–Rao distance."""
-    lengths = path_lengths(bench.atoms)
+    lengths = bench.lengths
     e, shortest = lengths.e_geodesic, lengths.fisher_rao
     point = shortest < 1e-6
     excess = e / torch.where(point, 1.0, shortest) - 1
@@ -127,7 +127,8 @@ def section_4_3_ends(bench: Bench) -> Measurement:
 
 def _range(values: Tensor, mask: Tensor) -> Tensor:
     """max − min over the tokens of the mask, `[B, V] -> [B]`."""
-    return values.masked_fill(~mask, NEG_INF).amax(-1) - values.masked_fill(~mask, torch.inf).amin(-1)
+    low, high = extent(values, mask)
+    return high - low
 
 
 def _restricted(batch: PolicyBatch) -> PolicyBatch:

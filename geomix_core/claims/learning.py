@@ -12,7 +12,7 @@ from geomix_core.claims.bench import Bench
 from geomix_core.claims.conditions import COVERED, DEFAULT_REFERENCE, OVERLAP, POSITIVE_SIGNAL, SAME_SUPPORT
 from geomix_core.claims.model import Claim, Measurement, Numbers, claim
 from geomix_core.geodesics import as_parameter, e_geodesic
-from geomix_core.numerics import NEG_INF, mul_where
+from geomix_core.numerics import NEG_INF, extent, mul_where
 from geomix_core.progress import (
     exact_progress,
     exact_step,
@@ -36,7 +36,7 @@ def theorem_1(bench: Bench) -> Measurement:
     batch, alpha, weights = bench.batch, bench.setting.alpha, bench.setting.weights
     h = bench.family.tilt(as_parameter(alpha, batch))
     reachable = bench.family.log_theta != NEG_INF
-    top, bottom = h.masked_fill(~reachable, NEG_INF).amax(-1), h.masked_fill(~reachable, torch.inf).amin(-1)
+    bottom, top = extent(h, reachable)
     span, size = top - bottom, h.abs().amax(-1)
     safe = torch.where(span > 0, span, torch.ones_like(span))
     kappa3 = third_cumulant(batch, alpha, weights)
@@ -133,7 +133,7 @@ def theorem_3_minimax(bench: Bench) -> Measurement:
     alpha_wald = bench.wald.alpha.to(batch.theta)
 
     def worst(alpha: Tensor) -> Tensor:
-        return torch.minimum(*(exact_progress(batch, alpha, eta, setting.weights) for eta in setting.eta_range))
+        return torch.minimum(*(bench.family.progress(alpha, as_parameter(eta, batch)) for eta in setting.eta_range))
 
     at_wald, at_snr = worst(alpha_wald), worst(bench.alpha_snr)
     low, high = setting.eta_range

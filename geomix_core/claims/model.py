@@ -143,6 +143,8 @@ class Claim:
     uses: frozenset[str]
     """Fields of `Setting` that the verdict depends on; "reference" where it depends on the reward."""
     quantifier: Literal["every", "most"]
+    per_batch: bool = False
+    """Measured once for all rows of a batch, which then are one observation."""
 
     def check(self, batch: PolicyBatch, setting: Setting | None = None, *, assume: bool = False) -> Verdict:
         """The verdict on a batch: on all of its rows (or most of them, where that is what the claim says).
@@ -194,13 +196,20 @@ class Claim:
 
 
 def claim(
-    *, needs: Iterable[Condition] = (), assumes: Iterable[Condition] = (), uses: str = "", most: bool = False
+    *,
+    needs: Iterable[Condition] = (),
+    assumes: Iterable[Condition] = (),
+    uses: str = "",
+    most: bool = False,
+    per_batch: bool = False,
 ) -> Callable[[Callable[[Bench], Measurement]], Claim]:
     """Make a claim of a function that measures it; the function's name is the claim's."""
 
     def decorate(measure: Callable[[Bench], Measurement]) -> Claim:
         quantifier: Literal["every", "most"] = "most" if most else "every"
-        return Claim(measure.__name__, measure, tuple(needs), tuple(assumes), frozenset(uses.split()), quantifier)
+        return Claim(
+            measure.__name__, measure, tuple(needs), tuple(assumes), frozenset(uses.split()), quantifier, per_batch
+        )
 
     return decorate
 

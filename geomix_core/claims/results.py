@@ -15,7 +15,7 @@ from geomix_core.claims.listing import solve_kl_symmetry
 from geomix_core.claims.model import Measurement, Numbers, claim
 from geomix_core.divergences import ess_fraction, total_variation
 from geomix_core.geodesics import e_geodesic, tilted_moments
-from geomix_core.progress import learning_signal, learning_signal_from
+from geomix_core.progress import learning_signal_from
 from geomix_core.sampling import sampling_noise
 
 
@@ -65,7 +65,7 @@ def section_6_2_stable(bench: Bench) -> Measurement:
 @claim(needs=(OVERLAP, COVERED), uses="weights reference")
 def section_6_5_on_policy(bench: Bench) -> Measurement:
     """On-policy sampling is inefficient: q at α_KL has the larger SNR."""
-    on_policy = learning_signal(bench.batch, 1.0, bench.setting.weights)
+    on_policy = bench.family.signal(1.0)
     ratio = (on_policy.log_snr - bench.signal_at_kl.log_snr).exp()
     numbers: Numbers = {"on_policy": on_policy.snr, "at_kl": bench.signal_at_kl.snr, "alpha_kl": bench.alpha_kl}
     return Measurement(ratio - 1, EXACT, numbers, {"no_answer": no_root(bench)})
@@ -92,7 +92,7 @@ def section_6_5_uniform(bench: Bench) -> Measurement:
 def section_6_5_mixture(bench: Bench) -> Measurement:
     """q* is the best of the four by SNR: π_θ, π_t, the uniform distribution, and q at α_SNR."""
     batch, weights = bench.batch, bench.setting.weights
-    on_policy, off_policy = (learning_signal(batch, end, weights) for end in (1.0, 0.0))
+    on_policy, off_policy = (bench.family.signal(end) for end in (1.0, 0.0))
     everywhere = torch.full_like(batch.theta, -math.log(batch.vocab_size))
     uniform = learning_signal_from(batch, everywhere, weights)
     best = bench.signal_at_snr
@@ -115,7 +115,7 @@ def section_7_3_efficiency(bench: Bench) -> Measurement:
     Φ₁²/(2(Φ₂ + Ψ/N)) (`sampling_noise`).
     """
     batch, weights, samples = bench.batch, bench.setting.weights, bench.setting.samples
-    here, there = bench.signal_at_kl, learning_signal(batch, 1.0, weights)
+    here, there = bench.signal_at_kl, bench.family.signal(1.0)
     noise = sampling_noise(batch, e_geodesic(batch, bench.alpha_kl), weights)
     noise_on = sampling_noise(batch, e_geodesic(batch, 1.0), weights)
     gain = here.phi1.square() / (2 * (here.phi2 + noise / samples))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from geomix_core.claims.choosing import NEAR
 from geomix_core.claims.model import Outcome, Verdict
 from geomix_core.reports import RowReport
 from geomix_core.status import Status
-
-NEAR = 0.1
-"""Document §5.4: |α_SNR − α_KL| below this."""
 
 
 def section_5_4_alpha_from_reports(reports: Iterable[RowReport]) -> Verdict:

@@ -10,7 +10,7 @@ import numpy as np
 
 from geomix_core.policies import PolicyBatch
 
-Weights = tuple[int, ...]
+Counts = tuple[int, ...]
 
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 50, 100, 200, 500, 1000, *(10**k for k in range(4, 10)))
 """Largest weight, in turn, that rounding allows."""
@@ -23,18 +23,23 @@ FEWEST = 2
 class Table:
     """Weights of π_θ, π_t and, if it is not π_θ, the reference, over the same few tokens."""
 
-    theta: Weights
-    target: Weights
-    reference: Weights | None = None
+    theta: Counts
+    target: Counts
+    reference: Counts | None = None
 
     @property
     def tokens(self) -> int:
         return len(self.theta)
 
     @property
-    def policies(self) -> tuple[Weights, ...]:
+    def policies(self) -> tuple[Counts, ...]:
         """Two or three."""
         return (self.theta, self.target) if self.reference is None else (self.theta, self.target, self.reference)
+
+    @property
+    def named(self) -> dict[str, Counts]:
+        """The same by name: theta, target, reference."""
+        return dict(zip(("theta", "target", "reference"), self.policies, strict=False))
 
     @property
     def valid(self) -> bool:
@@ -86,7 +91,7 @@ class Table:
         tables = [Table(*(tuple(int(w) for w in np.rint(p * scale)) for p in shares)) for scale in SCALES]
         return [t for t in tables if t.valid]
 
-    def _with(self, k: int, weights: Weights) -> Table:
+    def _with(self, k: int, weights: Counts) -> Table:
         return Table(*(weights if i == k else p for i, p in enumerate(self.policies)))
 
 
