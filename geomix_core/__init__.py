@@ -13,6 +13,7 @@ Where things are:
     criteria      solve_alpha: KL symmetry in both readings, SNR, Wald; Chernoff information; the listing corrected
     solvers       batched root and maximum finding
     logits        solve_logits: α_KL straight from raw logits of any size, with a bound a row; certificates: verify it
+    logit_maxima  maximise_logits: α_SNR and α_Wald likewise; logit_curves: everything that is drawn of a row
     compression   one row of any vocabulary as a few thousand atoms, for curves
     claims        what the document says, what a computation says of it, and a search for counterexamples
     census        how often each claim holds

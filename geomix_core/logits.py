@@ -3,52 +3,60 @@
     solution = solve_logits(theta, target)      # [B, V], NumPy (memory-mapped too) or torch
     solution.alpha, solution.bound              # [B]: |α − α*| ≤ bound
 
-Two backends. "compiled" (`solvers.kernel`, numba, CPU) solves a row in the precision of its input, and again in
-float64 where float32 cannot decide it. "torch" is the reference and the fallback: `PolicyBatch` and
-`solvers.kl_symmetry` in float64, on the device of the input; it also has the last word on rows that the kernel gives
-up. `certificates.verify` recomputes a solution without either.
+Two backends solve a row in the precision of its input, and again in float64 where float32 cannot decide it:
+"compiled" (`solvers.kernel`, numba, CPU), and "torch" (`solvers.onepass`) wherever the input lies, which is also the
+fallback. What both give up is left to `PolicyBatch` and `solvers.kl_symmetry`. `certificates.verify` recomputes a
+solution without any of them.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geomix_core.certificates import dtype_name, row_digests
-from geomix_core.errors import OptionError, PolicyError
+from geomix_core.certificates import row_digests
+from geomix_core.errors import OptionError
 from geomix_core.geodesics import tilted_moments
-from geomix_core.policies import PolicyBatch, device_of
+from geomix_core.policies import PolicyBatch
 from geomix_core.reports import RowStatus, problem_of, rows_of
+from geomix_core.row_chunks import (
+    CHUNK_ELEMENTS,
+    Backend,
+    Progress,
+    Rows,
+    check_options,
+    collect,
+    compiled,
+    contiguous,
+    groups,
+    in_order,
+    joined,
+)
+from geomix_core.solvers import onepass
 from geomix_core.solvers.kl_symmetry import find_roots
 from geomix_core.status import Status
-
-Backend = Literal["auto", "compiled", "torch"]
-BACKENDS: tuple[Backend, ...] = ("auto", "compiled", "torch")
-
-Progress = Callable[[int, int], object]
-"""Called with (rows done, rows); returning False stops."""
 
 FINE_TOLERANCE = 1e-10
 """What float64 solves to, unless something finer is asked for."""
 GROUP_ELEMENTS = 1 << 16
-"""Logits of each policy that are widened to float64 at a time, where float32 could not decide."""
+"""Logits of each policy at a time that are left to `find_roots`."""
+MEMORY_SHARE = 0.25
+"""Of a CUDA device's free memory, what a chunk may take."""
+MEMORY_BYTES = 24
+"""A logit of both policies and what is computed of it, at most, where passes are fused."""
 
 _ROUNDING = {torch.float32: 5e-7, torch.float64: 2e-14}
 """Error of Δ in the units of `solvers.kernel.solve_row`."""
 _COLUMNS = ("alpha", "delta", "variance", "low", "high", "bound", "passes")
 """In the order of `solvers.kernel.ALPHA` … `PASSES`."""
+PASSES = _COLUMNS.index("passes")
 _PLACEHOLDER = (0.5, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0)
 _CODES: tuple[RowStatus, ...] = (
     Status.SOLVED,
@@ -59,8 +67,9 @@ _CODES: tuple[RowStatus, ...] = (
     "invalid",
     "invalid",
     "invalid",
+    Status.NOT_CONVERGED,
 )
-"""In the order of `solvers.kernel.SOLVED` … `EMPTY`."""
+"""In the order of `solvers.kernel.SOLVED` … `HARD`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,7 @@ class LogitSolution:
     delta: np.ndarray
     """Δ in nats at the last evaluation, from which α is one step away."""
     variance: np.ndarray
-    """Var_q[ℓ] there, nats²."""
+    """Var_q[ℓ] at α, nats², carried there from the last evaluation by its derivative."""
     low: np.ndarray
     high: np.ndarray
     """Δ(low) ≥ 0 ≥ Δ(high): the root lies between. Both are α where Δ has no root inside (0, 1)."""
@@ -116,7 +125,7 @@ def solve_logits(
     tolerance: float = 2e-5,
     backend: Backend = "auto",
     threads: int | None = None,
-    chunk_elements: int = 1 << 20,
+    chunk_elements: int | None = None,
     digests: bool = False,
     device: torch.device | str | None = None,
     on_progress: Progress | None = None,
@@ -132,8 +141,9 @@ def solve_logits(
         tolerance: what |α − α*|·√Var may be.
         backend: "compiled" (numba, CPU), "torch", or "auto": compiled where numba can be used and the input is on the
             CPU, else torch.
-        threads: of the compiled backend; by default one a core.
-        chunk_elements: at most this many logits of each policy at a time (but at least one row a thread).
+        threads: of the compiled backend; by default one a core, or fewer where there is little to do.
+        chunk_elements: at most this many logits of each policy at a time (but at least one row a thread); by default
+            2²⁰, and on CUDA what a quarter of the free memory holds. Where memory runs out, chunks are halved.
         digests: whether to hash the rows, so that `certificates.verify` knows them again.
         device: where to compute, as for `PolicyBatch.from_logits`; by default where `theta` lies.
         on_progress: called with (rows done, rows) after every chunk; if it returns False, what is done is returned.
@@ -142,68 +152,31 @@ def solve_logits(
     """
     if not 0 < tolerance < math.inf:
         raise OptionError(f"tolerance is {tolerance:g}: expected a positive number.")
-    if backend not in BACKENDS:
-        raise OptionError(f"backend is {backend!r}: expected one of {', '.join(BACKENDS)}.")
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads is {threads}: expected at least 1.")
-    if chunk_elements < 1:
-        raise OptionError(f"chunk_elements is {chunk_elements}: expected at least 1.")
-    pair = _Pair(**rows_of({"theta": theta, "target": target}), digests=digests)
-    kernel = _kernel(backend, pair, device)
-    total, vocab = pair.theta.shape
+    check_options(backend, threads, chunk_elements)
+    rows = Rows(rows_of({"theta": theta, "target": target}))
+    total, vocab = rows.shape
+    kernel = compiled("kernel", backend, rows, device)
+    solver = _Solver(rows, tolerance, digests)
+    parts: Parts
     if kernel is None:
-        parts = _torch_parts(pair, max(1, chunk_elements // vocab), device)
+        place = rows.place(device)
+        parts = solver.on_device(place, max(1, (chunk_elements or _elements_for(place)) // vocab))
     else:
-        workers = min(threads or os.cpu_count() or 1, total)
-        step = min(max(1, chunk_elements // (vocab * workers)), math.ceil(total / workers))
-        parts = _compiled_parts(kernel, pair, step, workers, tolerance)
-    done: list[_Part] = []
-    with closing(parts):
-        for part in parts:
-            done.append(part)
-            go_on = True if on_progress is None else on_progress(part.stop, total)
-            if go_on is not None and not go_on:
-                break
-    numbers = {name: np.concatenate([p.numbers[:, i] for p in done]) for i, name in enumerate(_COLUMNS)}
+        parts = in_order(
+            lambda start, stop: solver.compiled(kernel, start, stop), total, chunk_elements or CHUNK_ELEMENTS, vocab,
+            threads,
+        )  # fmt: skip
+    done = collect(parts, total, lambda part: part.stop, on_progress)
+    numbers = dict(zip(_COLUMNS, np.ascontiguousarray(np.concatenate([p.numbers for p in done]).T), strict=True))
     return LogitSolution(
         **{**numbers, "passes": numbers["passes"].astype(np.int64)},
-        status=tuple(s for p in done for s in p.status),
-        problem=tuple(s for p in done for s in p.problem),
-        digest=tuple(s for p in done for s in p.digest),
-        dtype=pair.dtype,
+        status=joined(p.status for p in done),
+        problem=joined(p.problem for p in done),
+        digest=joined(p.digest for p in done),
+        dtype=rows.dtype,
         tolerance=tolerance,
         rows=total,
     )
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Both policies' logits `[B, V]` as they were given."""
-
-    theta: Any
-    target: Any
-    digests: bool
-
-    @cached_property
-    def dtype(self) -> str:
-        return ", ".join(dict.fromkeys(dtype_name(x) for x in (self.theta, self.target)))
-
-    @cached_property
-    def working(self) -> np.dtype[Any]:
-        """float32 where it holds both exactly."""
-        single = {"float16", "bfloat16", "float32"}
-        return np.dtype(np.float32 if set(self.dtype.split(", ")) <= single else np.float64)
-
-    @property
-    def on_cpu(self) -> bool:
-        return all(x.device.type == "cpu" for x in (self.theta, self.target) if isinstance(x, Tensor))
-
-    def slices(self, start: int, stop: int) -> dict[str, Any]:
-        return {"theta": self.theta[start:stop], "target": self.target[start:stop]}
-
-    def part(self, start: int, stop: int, numbers: np.ndarray, status: list[RowStatus], problem: list[str]) -> _Part:
-        digests = row_digests(**self.slices(start, stop)) if self.digests else ("",) * (stop - start)
-        return _Part(stop, numbers, status, problem, digests)
 
 
 @dataclass(frozen=True)
@@ -220,136 +193,94 @@ class _Part:
 Parts = Generator[_Part, None, None]
 
 
-def _kernel(backend: Backend, pair: _Pair, device: torch.device | str | None) -> ModuleType | None:
-    """The compiled kernel, or None for torch. numba is only imported here: it takes a second."""
-    on_cpu = pair.on_cpu if device is None else device_of(device).type == "cpu"
-    if backend == "torch" or (backend == "auto" and not (on_cpu and pair.on_cpu)):
-        return None
-    if not (on_cpu and pair.on_cpu):
-        raise OptionError("backend is 'compiled', which runs on the CPU only: choose 'auto' or 'torch' for a device.")
-    try:
-        from geomix_core.solvers import kernel
-    except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder for its cache
-        if backend == "compiled":
-            raise OptionError(
-                f"backend is 'compiled' but numba cannot be used ({type(error).__name__}): install geomix[fast], or "
-                "choose 'auto' or 'torch'."
-            ) from error
-        return None
-    return kernel
+@dataclass(frozen=True)
+class _Solver:
+    rows: Rows
+    tolerance: float
+    digests: bool
 
+    def compiled(self, kernel: ModuleType, start: int, stop: int) -> _Part:
+        """A chunk of rows by the compiled kernel."""
+        given = self.rows.part(slice(start, stop))
+        theta, target = (contiguous(x, self.rows.working) for x in given.values())
+        codes, numbers = kernel.solve(theta, target, self.tolerance)
+        return self._settled(given, stop, codes, numbers, theta, target)
 
-# --- compiled ----------------------------------------------------------------------------------------------------
+    def on_device(self, device: torch.device, step: int) -> Parts:
+        """`step` rows at a time by torch, and half as many whenever the device's memory does not suffice."""
+        start, (total, _) = 0, self.rows.shape
+        while start < total:
+            step = min(step, total - start)
+            part = None
+            try:
+                part = self._in_torch(start, start + step, device)
+            except torch.OutOfMemoryError:
+                if step == 1:
+                    raise
+            if part is None:
+                # Outside of the except: the error's traceback holds on to the tensors.
+                torch.cuda.empty_cache()
+                step //= 2
+                continue
+            start += step
+            yield part
 
+    def _in_torch(self, start: int, stop: int, device: torch.device) -> _Part:
+        given = self.rows.part(slice(start, stop))
+        theta, target = (_placed(x, device) for x in given.values())
+        fine = min(self.tolerance, FINE_TOLERANCE)
+        if self.rows.working == np.float64:
+            codes, numbers = onepass.solve(theta, target, fine, torch.float64)
+        else:
+            codes, numbers = onepass.solve(theta, target, self.tolerance, torch.float32)
+            hard = np.flatnonzero(codes == onepass.HARD)
+            if hard.size:
+                passes = numbers[hard, PASSES]
+                codes[hard], numbers[hard] = _in_double(theta, target, torch.from_numpy(hard), fine)
+                numbers[hard, PASSES] += passes
+        return self._settled(given, stop, codes, numbers, theta, target)
 
-def _compiled_parts(kernel: ModuleType, pair: _Pair, step: int, workers: int, tolerance: float) -> Parts:
-    """`step` rows at a time, in order; the kernel releases the GIL."""
-    total = len(pair.theta)
-    blocks = ((start, min(start + step, total)) for start in range(0, total, step))
-    if workers == 1:
-        for start, stop in blocks:
-            yield _compiled_part(kernel, pair, start, stop, tolerance)
-        return
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[_Part]] = deque()
-    try:
-        for start, stop in blocks:
-            waiting.append(pool.submit(_compiled_part, kernel, pair, start, stop, tolerance))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _compiled_part(kernel: ModuleType, pair: _Pair, start: int, stop: int, tolerance: float) -> _Part:
-    given = pair.slices(start, stop)
-    theta, target = (_contiguous(kernel, x, pair.working) for x in given.values())
-    fine = min(tolerance, FINE_TOLERANCE)
-    single = pair.working == np.float32
-    codes, numbers = kernel.solve(theta, target, tolerance if single else fine)
-    status: list[RowStatus] = [Status.NOT_CONVERGED] * len(codes)
-    for group in _groups(np.flatnonzero(codes == kernel.HARD), theta.shape[1]):
-        rows = theta[group].astype(np.float64), target[group].astype(np.float64)
-        passes = numbers[group, kernel.PASSES]
-        if single:
-            codes[group], numbers[group] = kernel.solve(*rows, fine)
-            numbers[group, kernel.PASSES] += passes
-        last = np.flatnonzero(codes[group] == kernel.HARD)
-        if last.size:
-            passes = numbers[group[last], kernel.PASSES]
-            numbers[group[last]], said = _solve_batch(PolicyBatch.from_logits(rows[0][last], rows[1][last]))
-            numbers[group[last], kernel.PASSES] += passes
-            for i, word in zip(group[last].tolist(), said, strict=True):
+    def _settled(
+        self, given: dict[str, Any], stop: int, codes: np.ndarray, numbers: np.ndarray, theta: Any, target: Any
+    ) -> _Part:
+        """The part, after rows that are still HARD have been left to `find_roots`."""
+        status = [_CODES[code] for code in codes.tolist()]
+        for group in groups(np.flatnonzero(codes == onepass.HARD), GROUP_ELEMENTS // self.rows.shape[1]):
+            passes = numbers[group, PASSES]
+            numbers[group], said = _solve_batch(PolicyBatch.from_logits(theta[group], target[group]))
+            numbers[group, PASSES] += passes
+            for i, word in zip(group.tolist(), said, strict=True):
                 status[i] = word
-    problem = [""] * len(codes)
-    for i, code in enumerate(codes.tolist()):
-        if code != kernel.HARD:
-            status[i] = _CODES[code]
-        if status[i] == "invalid":
-            problem[i] = problem_of({name: x[i] for name, x in given.items()})
-    return pair.part(start, stop, numbers, status, problem)
+        problem = [""] * len(codes)
+        for i, word in enumerate(status):
+            if word == "invalid":
+                problem[i] = problem_of({name: x[i] for name, x in given.items()})
+        digests = row_digests(**given) if self.digests else ("",) * len(codes)
+        return _Part(stop, numbers, status, problem, digests)
 
 
-def _groups(rows: np.ndarray, vocab: int) -> Iterator[np.ndarray]:
-    """The rows' numbers, few enough at a time to be widened."""
-    size = max(1, GROUP_ELEMENTS // vocab)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _elements_for(device: torch.device) -> int:
+    """How many logits of each policy a chunk has by default."""
+    if device.type != "cuda":
+        return CHUNK_ELEMENTS
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(CHUNK_ELEMENTS, int(MEMORY_SHARE * free) // MEMORY_BYTES)
 
 
-def _contiguous(kernel: ModuleType, rows: Any, dtype: np.dtype[Any]) -> np.ndarray:
-    """Rows as the kernel takes them; a view where they lie so already."""
-    brain = isinstance(rows, Tensor) and rows.dtype == torch.bfloat16
-    if isinstance(rows, Tensor):
-        rows = rows.view(torch.uint16).numpy() if brain else rows.numpy()
-    if dtype == np.float32 and (brain or rows.dtype == np.float16):
-        wide: np.ndarray = kernel.widened(rows if brain else rows.view(np.uint16), brain)
-        return wide
-    if brain:
-        rows = kernel.widened(rows, brain)
-    return np.require(rows, dtype, ["C", "A"])
+def _in_double(theta: Tensor, target: Tensor, rows: Tensor, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """These rows in float64: where they lie, or on the CPU if that device has none."""
+    if theta.device.type == "mps":
+        theta, target, rows = theta[rows].cpu(), target[rows].cpu(), torch.arange(len(rows))
+    return onepass.solve(theta, target, tolerance, torch.float64, rows.to(theta.device))
 
 
-# --- torch -------------------------------------------------------------------------------------------------------
-
-
-def _torch_parts(pair: _Pair, step: int, device: torch.device | str | None) -> Parts:
-    """`step` rows at a time, and half as many whenever the device's memory does not suffice."""
-    start, total = 0, len(pair.theta)
-    while start < total:
-        step = min(step, total - start)
-        part = None
-        try:
-            part = _torch_part(pair, start, start + step, device)
-        except torch.OutOfMemoryError:
-            if step == 1:
-                raise
-        if part is None:
-            # Outside of the except: the error's traceback holds on to the tensors.
-            torch.cuda.empty_cache()
-            step //= 2
-            continue
-        start += step
-        yield part
-
-
-def _torch_part(pair: _Pair, start: int, stop: int, device: torch.device | str | None) -> _Part:
-    given = pair.slices(start, stop)
-    problem = [""] * (stop - start)
-    try:
-        numbers, status = _solve_batch(PolicyBatch.from_logits(**given, device=device))
-    except PolicyError:
-        problem = [problem_of({name: x[i] for name, x in given.items()}) for i in range(stop - start)]
-        good = [i for i, words in enumerate(problem) if not words]
-        numbers, status = np.tile(_PLACEHOLDER, (stop - start, 1)), ["invalid"] * (stop - start)
-        if good:
-            sound = {name: x[good] for name, x in given.items()}
-            numbers[good], said = _solve_batch(PolicyBatch.from_logits(**sound, device=device))
-            for i, word in zip(good, said, strict=True):
-                status[i] = word
-    return pair.part(start, stop, numbers, status, problem)
+def _placed(rows: Any, device: torch.device) -> Tensor:
+    """Rows as a tensor there; nothing is copied that lies there already and may be written to (as torch demands)."""
+    if not isinstance(rows, Tensor):
+        native = np.dtype(np.float64) if rows.dtype.itemsize > 8 else rows.dtype.newbyteorder("=")
+        rows = torch.from_numpy(np.ascontiguousarray(rows.astype(native, copy=not rows.flags.writeable)))
+    there: Tensor = rows.to(device)
+    return there
 
 
 def _solve_batch(batch: PolicyBatch) -> tuple[np.ndarray, list[RowStatus]]:

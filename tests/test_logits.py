@@ -16,12 +16,14 @@ from strategies import EPS, FAMILIES, Exact, draw, logit_pairs
 
 import geomix_core.solvers
 from geomix_core import logits as module
+from geomix_core import row_chunks
 from geomix_core.errors import OptionError, PolicyError, ShapeError
 from geomix_core.logits import LogitSolution, solve_logits
 from geomix_core.policies import PolicyBatch
 from geomix_core.scenarios import FAMILIES as SCENARIOS
 from geomix_core.scenarios import real_rows, synthetic
-from geomix_core.solvers import kernel
+from geomix_core.solvers import kernel, onepass
+from geomix_core.solvers.lanes import exp2
 from geomix_core.status import Status
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -197,7 +199,9 @@ def test_backends_agree(name: str) -> None:
             assert fast.status == slow.status
             assert (np.abs(fast.alpha - slow.alpha) <= fast.bound + slow.bound).all()
             if dtype is np.float64 and name not in ("near_1e-06", "near_1e-05"):
-                assert (np.abs(fast.alpha - slow.alpha) * np.sqrt(slow.variance)).max() <= 1e-9
+                # What both give up is solved to 1e-12 in α.
+                sigma = np.sqrt(slow.variance)
+                assert (np.abs(fast.alpha - slow.alpha) * sigma <= 1e-9 + 1e-12 * sigma).all()
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -255,7 +259,7 @@ def test_any_small_rows(pair: Pair) -> None:
 
 
 def test_one_token() -> None:
-    for backend in module.BACKENDS:
+    for backend in row_chunks.BACKENDS:
         solution = solve_logits(np.float32([[3.0], [-7.0]]), np.float32([[1.0], [2.0]]), backend=backend)
         assert solution.status == (Status.IDENTICAL,) * 2
         assert solution.alpha.tolist() == [0.5, 0.5]
@@ -270,7 +274,7 @@ def test_identical_and_disjoint_rows() -> None:
     theta = made("gaussian", 2, 500)[0]
     target = theta.copy()
     theta[1, :250], target[1, 250:] = -np.inf, -np.inf
-    for backend in module.BACKENDS:
+    for backend in row_chunks.BACKENDS:
         solution = solve_logits(theta, target, backend=backend)
         assert solution.status == (Status.IDENTICAL, Status.DISJOINT)
         assert solution.alpha.tolist() == [0.5, 0.5]
@@ -281,7 +285,7 @@ def test_identical_and_disjoint_rows() -> None:
 def test_a_target_cut_to_its_own_top_has_no_root() -> None:
     theta, target = made("near_0.3", 4, 2_000)
     target[target < np.sort(target)[:, -20:-19]] = -np.inf
-    for backend in module.BACKENDS:
+    for backend in row_chunks.BACKENDS:
         solution = solve_logits(theta, target, backend=backend)
         assert_right(theta, target, solution)
         assert set(solution.status) == {Status.NO_INTERIOR_ROOT}
@@ -296,25 +300,25 @@ def test_rows_of_the_least_float_are_uniform() -> None:
 
 
 def test_float32_leaves_what_it_cannot_decide_to_float64() -> None:
+    """In one call, from where float32 has come to: the answer is as good as float64's."""
     theta, target = made("near_0.01", 3, 2_000)
-    codes, rows = kernel.solve(theta, target, 2e-5)
-    assert (codes == kernel.HARD).all()
     solution = solve_logits(theta, target)
     assert_right(theta, target, solution)
     double = solve_logits(theta.astype(np.float64), target.astype(np.float64))
-    assert np.array_equal(solution.alpha, double.alpha)
-    assert (solution.passes == rows[:, kernel.PASSES] + double.passes).all()
-    easy = made("gaussian", 3, 2_000)
-    assert (kernel.solve(*easy, 2e-5)[0] == kernel.SOLVED).all()
+    assert np.abs(solution.alpha - double.alpha).max() <= 1e-9
+    easy = solve_logits(*made("gaussian", 3, 2_000))
+    assert (solution.passes > easy.passes).all()
+    assert (easy.bound > 1e-8).all(), "float32 has decided these"
 
 
 def test_float64_leaves_what_it_cannot_decide_to_torch() -> None:
     theta, target = (x.astype(np.float64) for x in made("one_hot_2000", 3, 50))
     assert (kernel.solve(theta, target, 1e-10)[0] == kernel.HARD).all()
-    fast, slow = solve_logits(theta, target), solve_logits(theta, target, backend="torch")
-    assert fast.status == slow.status == (Status.SOLVED,) * 3
-    assert np.array_equal(fast.alpha, slow.alpha)
-    assert (fast.passes > slow.passes).all()
+    solution = solve_logits(theta, target)
+    assert solution.status == (Status.SOLVED,) * 3
+    numbers, _ = module._solve_batch(PolicyBatch.from_logits(theta, target))
+    assert np.array_equal(solution.alpha, numbers[:, 0])
+    assert (solution.passes > numbers[:, module.PASSES]).all()
 
 
 def test_a_finer_tolerance_is_met() -> None:
@@ -374,7 +378,7 @@ def test_chunks_change_nothing_in_torch() -> None:
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torch"])
-def test_invalid_rows_among_good_ones(backend: module.Backend) -> None:
+def test_invalid_rows_among_good_ones(backend: row_chunks.Backend) -> None:
     theta, target = made("gaussian", 6, 90)
     good = solve_logits(theta, target, backend=backend)
     theta[1, 4], target[2, 7], theta[4], target[5] = np.nan, np.inf, -np.inf, -np.inf
@@ -464,7 +468,7 @@ def test_digests() -> None:
 
 
 @pytest.mark.parametrize(("backend", "threads"), [("compiled", 1), ("compiled", 2), ("torch", 1)])
-def test_progress_and_stopping(backend: module.Backend, threads: int) -> None:
+def test_progress_and_stopping(backend: row_chunks.Backend, threads: int) -> None:
     theta, target = made("gaussian", 10, 100)
     calls: list[tuple[int, int]] = []
     options = {"backend": backend, "threads": threads, "chunk_elements": 200 * threads}
@@ -506,40 +510,40 @@ def test_other_devices_are_for_torch(monkeypatch: pytest.MonkeyPatch) -> None:
             solve_logits(*arguments, backend="compiled")
     with pytest.raises(OptionError, match="CPU only"):
         solve_logits(theta, target, backend="compiled", device="cuda")
-    seen = []
-    real = PolicyBatch.from_logits
+    seen, real = [], module._placed
 
-    def from_logits(*args: object, device: object = None, **rows: object) -> PolicyBatch:
-        seen.append(device)
-        return real(*args, **rows)  # type: ignore[arg-type]
+    def placed(rows: object, device: torch.device) -> torch.Tensor:
+        seen.append(device.type)
+        return real(rows, torch.device("cpu"))
 
-    monkeypatch.setattr(PolicyBatch, "from_logits", from_logits)
+    monkeypatch.setattr(module, "_placed", placed)
+    monkeypatch.setattr(module, "_elements_for", lambda device: 1)
     solve_logits(theta, target, device="cuda")
-    assert "cuda" in seen
+    assert seen == ["cuda"] * 4
 
 
 def test_out_of_memory_halves_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     theta, target = made("gaussian", 11, 50)
     expected = solve_logits(theta, target, backend="torch")
-    real, sizes = module._solve_batch, []
+    real, sizes = onepass.solve, []
 
-    def limited(batch: PolicyBatch) -> object:
-        sizes.append(len(batch))
-        if len(batch) > 2:
+    def limited(theta: torch.Tensor, *args: object) -> onepass.Result:
+        sizes.append(len(theta))
+        if len(theta) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(batch)
+        return real(theta, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_solve_batch", limited)
+    monkeypatch.setattr(onepass, "solve", limited)
     calls = []
     solution = solve_logits(theta, target, backend="torch", on_progress=lambda done, _: calls.append(done))
     assert_same(solution, expected)
     assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
     assert calls == [2, 4, 6, 8, 10, 11]
 
-    def never(batch: PolicyBatch) -> object:
+    def never(*args: object) -> onepass.Result:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(module, "_solve_batch", never)
+    monkeypatch.setattr(onepass, "solve", never)
     with pytest.raises(torch.OutOfMemoryError):
         solve_logits(theta, target, backend="torch")
 
@@ -579,7 +583,7 @@ def test_wrong_options(options: dict[str, object], words: str) -> None:
     ],
 )
 def test_wrong_arrays(theta: object, target: object, error: type[Exception]) -> None:
-    for backend in module.BACKENDS:
+    for backend in row_chunks.BACKENDS:
         with pytest.raises(error):
             solve_logits(theta, target, backend=backend)
 
@@ -590,7 +594,7 @@ def test_wrong_arrays(theta: object, target: object, error: type[Exception]) -> 
 @njit
 def _powers(x, scale, out):  # type: ignore[no-untyped-def]
     for i in range(x.shape[0]):
-        out[i] = kernel._exp2(x[i], scale)
+        out[i] = exp2(x[i], scale)
 
 
 @pytest.mark.parametrize(("dtype", "relative", "reach"), [(np.float32, 1.3e-7, 126), (np.float64, 4e-16, 1022)])

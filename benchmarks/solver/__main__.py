@@ -17,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.solver import memory, plots, report
+from benchmarks.solver import maxima, memory, plots, report
 from benchmarks.solver.cases import Case, all_cases, logits
 from benchmarks.solver.competitors import BASE, EXP, OURS, READ, YARDSTICKS, Solver, present, solution
 from benchmarks.solver.timing import Timing, exponent, interleave
@@ -69,6 +69,7 @@ def measure(rounds: int, growth_rounds: int) -> dict[str, Any]:
         "settings": {"rounds": rounds, "growth_rounds": growth_rounds, "dtype": "float32", "statistic": "median"},
         "cases": [case.described(timings) for case in cases],
         "growth": growth,
+        "maxima": maxima.measure(growth_rounds),
         "memory": memory.measure(),
     }
     return {**outcome, "targets": report.targets(outcome)}

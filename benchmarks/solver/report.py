@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.solver import maxima
 from benchmarks.solver.competitors import BASE, OURS
 
 LIBRARIES = ("numpy", "scipy", "torch", "numba", "jax")
@@ -17,6 +18,12 @@ LARGE = 400_000
 """B·V from which the targets on speed count."""
 FASTER = {"document's listing": 40, "log-space bisection": 8, "SciPy brentq": 3}
 """How many times faster than these the compiled solver is to be, on the cores that it is given."""
+SNR_FASTER = 10
+"""The same for α_SNR beside SciPy's bounded search a row."""
+SHORTFALL = 1e-9
+"""What log SNR may be less than the highest that anyone found."""
+CURVES = 6
+"""All curves of a row may take as long as this many α_KL of it."""
 ERROR_TIMES_SIGMA = 5e-6
 EXPONENT = (0.9, 1.1)
 EXTRA_MIB = 1024
@@ -59,6 +66,7 @@ def targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
         rows.append(_target(f"{name}: worst error · √Var", f"≤ {ERROR_TIMES_SIGMA:g}", errors[worst], met, worst))
     outside = [c["name"] for c in outcome["cases"] if not c["every_row_of_ours_within_its_bound"]]
     rows.append(_target("cases with a row outside its bound", "0", len(outside), not outside, ", ".join(outside)))
+    rows += _snr_targets(outcome["maxima"])
     for axis, growth in outcome["growth"].items():
         for name in OURS:
             value = growth["exponent"][name]
@@ -67,6 +75,28 @@ def targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
         extra = run["allocated_extra_mib"]
         label = f"MiB allocated, memory-mapped files of {run['files_mib']:.0f} MiB"
         rows.append(_target(label, f"≤ {EXTRA_MIB}", extra, extra <= EXTRA_MIB))
+    return rows
+
+
+def _snr_targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for ours in (maxima.OURS, maxima.OURS_2):
+        for rival in (maxima.SCIPY, maxima.SCIPY_64):
+            ratios = {c["name"]: _time(c, rival) / _time(c, ours) for c in outcome["snr"]}
+            worst = min(ratios, key=ratios.__getitem__)
+            met = ratios[worst] >= SNR_FASTER
+            rows.append(
+                _target(f"α_SNR, {ours}: times faster than {rival}", f"≥ {SNR_FASTER}", ratios[worst], met, worst)
+            )
+    short = {c["name"]: c["competitors"][maxima.OURS]["worst_shortfall_in_log_snr"] for c in outcome["snr"]}
+    worst = max(short, key=short.__getitem__)
+    met = short[worst] <= SHORTFALL
+    rows.append(_target("α_SNR: log SNR below the highest found", f"≤ {SHORTFALL:g}", short[worst], met, worst))
+    curves = max(outcome["curves"], key=lambda c: c["ratio"])
+    met = curves["ratio"] <= CURVES
+    rows.append(
+        _target("101-point curves of a row, in α_KL of it", f"≤ {CURVES}", curves["ratio"], met, curves["name"])
+    )
     return rows
 
 
@@ -86,6 +116,8 @@ def markdown(outcome: dict[str, Any]) -> str:
         _speed(outcome),
         _accuracy(outcome),
         _passes(outcome),
+        _snr(outcome["maxima"]),
+        _curves(outcome["maxima"]),
         _targets(outcome),
         _memory(outcome),
     ]
@@ -137,6 +169,24 @@ def _passes(outcome: dict[str, Any]) -> str:
 
     head = [BASE, "√Var", "reads of both inputs", "exps of both inputs", "worst bound", "every row within its bound"]
     return _table(head, map(line, outcome["cases"]))
+
+
+def _snr(outcome: dict[str, Any]) -> str:
+    def cell(entry: dict[str, Any]) -> str:
+        short = entry["worst_shortfall_in_log_snr"]
+        missed = "" if short is None else f" · {short:.0e}"
+        return f"{entry['ns_per_element']:.3g} ({entry['times_ours']:.3g}×){missed}"
+
+    names = list(outcome["snr"][0]["competitors"])
+    lines = ([case["name"], *(cell(case["competitors"][name]) for name in names)] for case in outcome["snr"])
+    return _table(["α_SNR: ns per element (× ours) · worst shortfall in log SNR", *names], lines)
+
+
+def _curves(outcome: dict[str, Any]) -> str:
+    lines = (
+        [c["name"], f"{c['curves_ms']:.2f}", f"{c['alpha_kl_ms']:.2f}", f"{c['ratio']:.2f}"] for c in outcome["curves"]
+    )
+    return _table(["all curves at 101 α", "ms", "α_KL, ms", "ratio"], lines)
 
 
 def _targets(outcome: dict[str, Any]) -> str:

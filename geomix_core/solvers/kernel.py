@@ -4,10 +4,11 @@ Row by row, with u, v the two rows less their maxima and a = v − u (so ℓ = a
 the weights e^u, e^((u+v)/2), e^v of β = 1 − α = 0, ½, 1, from two exponentials a token. K(β) = log Σ e^(u+βa) has its
 first three derivatives at three nodes then, and both log-sum-exps: c = K(1) − K(0) is what E_q[a] must equal. The
 quintic through K' on the half where K' − c changes sign gives the start; pass 2 evaluates K' − c = Δ and two more
-derivatives there, and a bracketed Halley step follows.
+derivatives there, and a bracketed step to the root of their quadratic follows.
 
 The bound needs no bracket of evaluations: |K‴| ≤ R·K″ with R the range of a, so Var falls at most as e^(−R|δ|), and
-from Δ and Var at one point the root lies within −log(1 − R|Δ|/Var)/R of it.
+from Δ and Var at one point the root lies within −log(1 − R|Δ|/Var)/R of it. |K⁗| ≤ R²K″ likewise bounds how far it is
+from the root of the quadratic through Δ, Var and K‴, so no further evaluation has to confirm a step.
 
 Terms are in the rows' own precision, float32 or float64. What Δ rests on (both log-sum-exps, Σw and Σw·(a − c)) is
 summed in float64: float32 lanes round the same way each time where tokens share a logit, which showed as ten times the
@@ -17,166 +18,32 @@ bound. The other sums run in lanes over blocks of tokens, and in float64 over th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import llvmlite.ir as ir
 import numpy as np
-from numba import carray, njit, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba import carray, njit  # type: ignore[attr-defined]
 
 from geomix_core.policies import MASK_GAP
+from geomix_core.solvers.lanes import BLOCK, NO_NAN, exp2, float_of, larger, maximum, scratch, summed, usable
 
-FAST = {"reassoc", "nsz", "contract", "arcp"}
-"""Sums may be reordered; NaN and infinity keep their meaning."""
-NO_NAN = FAST | {"nnan"}
-"""Where the rows have been checked: lets maxima run in lanes."""
-
-BLOCK = 2048
-"""Tokens at a time: two arrays of terms stay in the first-level cache."""
 COARSE = 2e-5
 """What |α − α*|·√Var may be where float64 cannot do better: near-identical rows."""
+FINE = 1e-10
+"""What float64 solves to, unless something finer is asked for."""
 EPS = 2.0**-52
-SLACK = 1.001
-"""Room for the rounding of the variance."""
+REACH = 0.1
+"""R·|step| beyond which a step is not the last one: the variance is carried to the root by its first derivative."""
+TRUNCATION = 0.2
+"""Share of the tolerance that is left to what the last step leaves out; the rest is for rounding."""
+SLACK, DRIFT = 1.001, 1e-3
+"""Room for the rounding of the variance, and of the third moment."""
 MASK = -MASK_GAP
 
-SOLVED, COMMON, IDENTICAL, NO_ROOT, DISJOINT, NAN, INFINITE, EMPTY, HARD = range(9)
-"""Codes of `solve_row`; HARD: not to be decided in this precision."""
+SOLVED, COMMON, IDENTICAL, NO_ROOT, DISJOINT, NAN, INFINITE, EMPTY, HARD, REFINE = range(10)
+"""Codes of `solve_row`; HARD: not to be decided in this precision; REFINE: nor this, but α is near."""
 
 ALPHA, DELTA, VARIANCE, LOW, HIGH, BOUND, PASSES = range(7)
 """Columns of what `solve_row` writes."""
-
-
-def _intrinsic(typing: Callable[..., Any]) -> Any:
-    """numba's intrinsic, which mypy takes for a function of what its typing takes."""
-    return intrinsic(typing)
-
-
-# 2^f on [−½, ½]: interpolated at Chebyshev nodes, whose conversion to powers rounds too much for float64; its series
-# to degree 12 is as good there.
-_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
-_P = tuple(np.float32(c) for c in _FIT.convert(kind=np.polynomial.Polynomial).coef)
-_Q = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
-
-
-@_intrinsic
-def _power_of_two(_context: Any, n: Any) -> Any:
-    """2ⁿ for a whole number n given as a float, by writing the exponent."""
-    bits, bias, mantissa = (32, 127, 23) if n == types.float32 else (64, 1023, 52)
-
-    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        whole = ir.IntType(bits)
-        exponent = builder.add(builder.fptosi(arguments[0], whole), ir.Constant(whole, bias))
-        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, mantissa)), arguments[0].type)
-
-    return n(n), generate
-
-
-@_intrinsic
-def _larger(_context: Any, a: Any, b: Any) -> Any:
-    """max(a, b) of two numbers that are not NaN, said so that LLVM runs it in lanes."""
-
-    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        flags = ("nnan", "nsz")
-        first, second = arguments
-        return builder.select(builder.fcmp_ordered(">", first, second, flags=flags), first, second, flags=flags)
-
-    return a(a, b), generate
-
-
-@_intrinsic
-def _fused(_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a·b + c, rounded once where the processor can."""
-
-    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = arguments[0].type
-        fused = builder.module.declare_intrinsic("llvm.fmuladd", (kind,), ir.FunctionType(kind, [kind] * 3))
-        return builder.call(fused, arguments)
-
-    return a(a, b, c), generate
-
-
-@_intrinsic
-def _scratch(_context: Any, like: Any) -> Any:
-    """BLOCK numbers on the stack, of the type of `like`.
-
-    LLVM knows that they overlap no row. Elsewhere in memory it checks, too widely, and where the check fails takes the
-    loop without lanes, whose sums differ in the last bits: a row's answer would depend on where it lies.
-    """
-
-    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        return cgutils.alloca_once(builder, context.get_value_type(like), size=BLOCK)
-
-    return types.CPointer(like)(like), generate
-
-
-@_intrinsic
-def _float_of(_context: Any, bits: Any) -> Any:
-    """The float32 that 32 bits write."""
-
-    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
-
-def _exp2(x: Any, scale: Any) -> Any:
-    raise NotImplementedError  # compiled only
-
-
-@overload(_exp2, inline="always")
-def _exp2_compiled(x: Any, scale: Any) -> Callable[[Any, Any], Any]:
-    """2^(x·scale) for x ≤ 0, about 2⁻¹²⁶ (2⁻¹⁰²²) for anything smaller; relative error 1e-7 (3e-16).
-
-    The product is never rounded: its error would grow with |x|.
-    """
-    if x == types.float32:
-        least, half = np.float32(-126.0), np.float32(0.5)
-        p0, p1, p2, p3, p4, p5, p6 = _P
-
-        def single(x: Any, scale: Any) -> Any:
-            n = np.floor(max(x * scale, least) + half)
-            f = _fused(max(x, least / scale), scale, -n)
-            return (p0 + f * (p1 + f * (p2 + f * (p3 + f * (p4 + f * (p5 + f * p6)))))) * _power_of_two(n)
-
-        return single
-    q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11, q12 = _Q
-
-    def double(x: Any, scale: Any) -> Any:
-        n = np.floor(max(x * scale, -1022.0) + 0.5)
-        f = _fused(max(x, -1022.0 / scale), scale, -n)
-        g = q6 + f * (q7 + f * (q8 + f * (q9 + f * (q10 + f * (q11 + f * q12)))))
-        return (q0 + f * (q1 + f * (q2 + f * (q3 + f * (q4 + f * (q5 + f * g)))))) * _power_of_two(n)
-
-    return double
-
-
-@njit(fastmath=FAST, nogil=True, cache=True)
-def _usable(u, largest):
-    """No NaN and no +inf."""
-    bad = 0
-    for i in range(u.shape[0]):
-        bad |= not (u[i] <= largest)
-    return bad == 0
-
-
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
-def _maximum(u, least):
-    most = least
-    for i in range(u.shape[0]):
-        most = _larger(u[i], most)
-    return most
-
-
-@njit(fastmath=FAST, nogil=True, cache=True)
-def _total(terms, count):
-    """Σ of the first terms in float64."""
-    total = 0.0
-    for i in range(count):
-        total += np.float64(terms[i])
-    return total
 
 
 @njit(fastmath=NO_NAN, nogil=True, cache=True)
@@ -187,7 +54,7 @@ def _three_nodes(u, v, most_u, most_v, k, out):
     of the common support and of both; [17:19]: the range of a.
     """
     zero, one, half, mask = k[0], k[1], k[2], k[4]
-    all_u, all_v = carray(_scratch(zero), BLOCK), carray(_scratch(one), BLOCK)
+    all_u, all_v = carray(scratch(zero), BLOCK), carray(scratch(one), BLOCK)
     out[:] = 0.0
     high = fall = zero  # the range of a contains 0: a ≥ 0 at the maximum of v, a ≤ 0 at that of u
     for start in range(0, u.shape[0], BLOCK):
@@ -201,13 +68,13 @@ def _three_nodes(u, v, most_u, most_v, k, out):
             here_u, here_v = one if x >= mask else zero, one if y >= mask else zero
             here = here_u * here_v
             a = y - x if here > zero else zero
-            e, f = _exp2(x, half), _exp2(y, half)
+            e, f = exp2(x, half), exp2(y, half)
             ee, ff, ef = e * e * here_u, f * f * here_v, e * f * here
             all_u[j], all_v[j] = ee, ff
             both += here
             in_both_u += here_u
             in_both_v += here_v
-            high, fall = _larger(a, high), _larger(-a, fall)
+            high, fall = larger(a, high), larger(-a, fall)
             ee, ff = ee * here, ff * here
             aa = a * a
             aaa = aa * a
@@ -235,8 +102,8 @@ def _three_nodes(u, v, most_u, most_v, k, out):
         out[9] += t1
         out[10] += t2
         out[11] += t3
-        out[12] += _total(all_u, count)
-        out[13] += _total(all_v, count)
+        out[12] += summed(all_u, count)
+        out[13] += summed(all_v, count)
         out[14] += both
         out[15] += in_both_u
         out[16] += in_both_v
@@ -244,10 +111,26 @@ def _three_nodes(u, v, most_u, most_v, k, out):
 
 
 @njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _log_sums(u, v, most_u, most_v, k, out):
+    """out[0:2]: Σ e^u, Σ e^v on each policy's own support."""
+    zero, one, log2e, mask = k[0], k[1], k[3], k[4]
+    out[:] = 0.0
+    for start in range(0, u.shape[0], BLOCK):
+        part_u, part_v = u[start : start + BLOCK], v[start : start + BLOCK]
+        all_u = all_v = zero
+        for j in range(part_u.shape[0]):
+            x, y = part_u[j] - most_u, part_v[j] - most_v
+            all_u += exp2(x, log2e) * (one if x >= mask else zero)
+            all_v += exp2(y, log2e) * (one if y >= mask else zero)
+        out[0] += all_u
+        out[1] += all_v
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
 def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
     """Pass 2. out[0:4]: Σ w dʲ, j = 0..3, with w = e^(u + βa − shift) and d = a − c, on the common support."""
     zero, log2e, mask = k[0], k[3], k[4]
-    all_w, all_wd = carray(_scratch(zero), BLOCK), carray(_scratch(log2e), BLOCK)
+    all_w, all_wd = carray(scratch(zero), BLOCK), carray(scratch(log2e), BLOCK)
     out[:] = 0.0
     for start in range(0, u.shape[0], BLOCK):
         s2 = s3 = zero
@@ -258,7 +141,7 @@ def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
             x, y = part_u[j] - most_u, part_v[j] - most_v
             ok = (x >= mask) & (y >= mask)
             a = y - x if ok else zero
-            w = _exp2(x + beta * a - shift, log2e)
+            w = exp2(x + beta * a - shift, log2e)
             w = w if ok else zero
             d = a - c
             wd = w * d
@@ -266,8 +149,8 @@ def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
             all_w[j], all_wd[j] = w, wd
             s2 += wdd
             s3 += wdd * d
-        out[0] += _total(all_w, count)
-        out[1] += _total(all_wd, count)
+        out[0] += summed(all_w, count)
+        out[1] += summed(all_wd, count)
         out[2] += s2
         out[3] += s3
 
@@ -295,21 +178,27 @@ def _quintic_root(f0, d0, c0, f1, d1, c1):
 
 
 @njit(nogil=True, cache=True)
+def _most(u, k):
+    """The maximum, in the precision of the constants."""
+    return k[1] * maximum(u, u.dtype.type(-np.inf))
+
+
+@njit(nogil=True, cache=True)
 def solve_row(u, v, k, rounding, tolerance, sums, row):
     """One row `[V]` a policy: returns a code, and writes `row` `[7]` (columns ALPHA … PASSES).
 
-    k: constants in the row's dtype (`constants`). tolerance: what |α − α*|·√Var may be. sums `[24]`:
+    k: `constants` in the precision that is asked for. tolerance: what |α − α*|·√Var may be. sums `[24]`:
     scratch. rounding: error of Δ in units of 1 + |c| + (−K(β))⁺/4 + σ(1 + R/4), with σ = √Var and R the range
     of a. Exponents are as large as −K and R, so they lose that many roundings, and give them to Δ times σ.
     """
     row[:] = 0.0
     row[ALPHA], row[HIGH], row[BOUND] = 0.5, 1.0, 0.5
-    if not (_usable(u, k[5]) and _usable(v, k[5])):
+    if not (usable(u, k[5]) and usable(v, k[5])):
         for i in range(u.shape[0]):
             if u[i] != u[i] or v[i] != v[i]:
                 return NAN
         return INFINITE
-    most_u, most_v = _maximum(u, k[6]), _maximum(v, k[6])
+    most_u, most_v = _most(u, k), _most(v, k)
     if most_u == k[6] or most_v == k[6]:
         return EMPTY
     _three_nodes(u, v, most_u, most_v, k, sums)
@@ -317,7 +206,6 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
     if sums[14] == 0:
         return DISJOINT
     span = sums[18] - sums[17]
-    equal = sums[14] == sums[15] and sums[14] == sums[16]
     c = math.log(sums[13]) - math.log(sums[12])
     fine = rounding < 1e-12  # float64: the last word
     cast = k.dtype.type
@@ -344,12 +232,46 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
         row[LOW] = row[HIGH] = row[ALPHA]
         row[BOUND] = 0.0
         return NO_ROOT
-    if not fine and rounding * (1 + abs(c)) > tolerance * math.sqrt(max(k2[0], k2[1], k2[2])):
-        return HARD  # so near to identical that pass 2 would say so
     left = 0 if d[1] > 0 else 1
     right = left + 1
     t = _quintic_root(d[left], k2[left] / 2, k3[left] / 4, d[right], k2[right] / 2, k3[right] / 4)
     beta = float(cast(0.5 * (left + t)))
+    if not fine and rounding * (1 + abs(c)) > tolerance * math.sqrt(max(k2[0], k2[1], k2[2])):
+        row[ALPHA] = 1 - beta
+        return REFINE  # so near to identical that pass 2 would say so
+    return _close_in(u, v, most_u, most_v, beta, c, k, rounding, tolerance, sums, row)
+
+
+@njit(nogil=True, cache=True)
+def refine_row(u, v, k, rounding, tolerance, sums, row):
+    """A row of which `solve_row` in float32 said REFINE, given its `sums` and `row`: from its α on in float64."""
+    most_u, most_v = _most(u, k), _most(v, k)
+    _log_sums(u, v, most_u, most_v, k, sums[12:14])
+    row[PASSES] += 1
+    c = math.log(sums[13]) - math.log(sums[12])
+    return _close_in(u, v, most_u, most_v, 1 - row[ALPHA], c, k, rounding, tolerance, sums, row)
+
+
+@njit(nogil=True, cache=True)
+def _remainder(step, error, span):
+    """How far the root can be from β ± step, the root of Δ + K″δ + K‴δ²/2; error: that of Δ, over K″.
+
+    |K⁗| ≤ R²K″, so what the quadratic leaves out is at most R²·step³/6 in units of K″, which itself changes at most as
+    e^(R·step). K″ and K‴ are known to DRIFT of themselves and of R·K″.
+    """
+    grown = math.exp(min(span * step, 700.0))
+    left = error + DRIFT * step * (1 + span * step / 2) + SLACK * span**2 * step**3 / 6 * grown
+    reach = span * left * grown
+    return EPS - math.log1p(-reach) / span if reach < 1 else math.inf
+
+
+@njit(nogil=True, cache=True)
+def _close_in(u, v, most_u, most_v, beta, c, k, rounding, tolerance, sums, row):
+    """Tilted passes from β on, until the bound is met: a code, and `row`. sums: as `_three_nodes` has left them."""
+    span = sums[18] - sums[17]
+    equal = sums[14] == sums[15] and sums[14] == sums[16]
+    fine = rounding < 1e-12
+    cast = k.dtype.type
     near = cast(c)
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -378,19 +300,28 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
             low = max(low, beta)
         if delta >= 0:
             high = min(high, beta)
-        curve = 2 * variance * variance - delta * third
-        new = beta - (2 * delta * variance / curve if curve > 0 else delta / variance)
         # Where the sign of Δ is certain the root lies on one side of β only.
         left_end = beta if delta < -error else max(0.0, beta - bound)
         right_end = beta if delta > error else min(1.0, beta + bound)
+        discriminant = variance * variance - 2 * delta * third
+        new, left_out = beta - delta / variance, math.inf
+        if discriminant > 0:
+            step = -2 * delta / (variance + math.sqrt(discriminant))
+            new = beta + step
+            if span * abs(step) <= REACH:
+                after, left_out = _remainder(abs(step), error / variance, span), _remainder(abs(step), 0.0, span)
+                left_end, right_end = max(left_end, new - after), min(right_end, new + after)
         root = min(max(new, left_end), right_end)
         within = max(right_end - root, root - left_end)
+        # Either side of β is bounded by its last evaluation, or what the quadratic leaves out is little of the whole.
+        sure = min(within, left_out) * sigma <= TRUNCATION * tolerance
         # Where one token has all the weight σ is nearly 0, but need not be so at the root.
-        length = within * sigma * math.exp(min(span * (right_end - left_end) / 2, 100.0))
-        if length <= tolerance or abs(delta) <= error:
+        length = within * sigma * math.exp(min(span * (abs(root - beta) + within) / 2, 100.0))
+        if (length <= tolerance and sure) or abs(delta) <= error:
             if length > (COARSE if fine else tolerance):
-                return HARD
-            row[ALPHA], row[DELTA], row[VARIANCE] = 1 - root, delta, variance
+                row[ALPHA] = 1 - root
+                return HARD if fine else REFINE
+            row[ALPHA], row[DELTA], row[VARIANCE] = 1 - root, delta, max(variance + third * (root - beta), 0.0)
             row[LOW], row[HIGH], row[BOUND] = 1 - right_end, 1 - left_end, within
             return SOLVED if equal else COMMON
         if not (low < new < high):
@@ -403,11 +334,22 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
 
 
 @njit(nogil=True, cache=True)
-def solve_rows(theta, target, k, rounding, tolerance, codes, rows):
-    """`solve_row` for every row of `[B, V]`, into codes `[B]` and rows `[B, 7]`."""
+def solve_rows(theta, target, k, rounding, tolerance, fine_k, fine_rounding, fine_tolerance, codes, rows):
+    """`solve_row` for every row of `[B, V]`, into codes `[B]` and rows `[B, 7]`; what is not decided, in float64.
+
+    Rows are not copied for that: what is float64 are the constants, and so all that is computed with them.
+    """
     sums = np.zeros(24)
     for i in range(theta.shape[0]):
-        codes[i] = solve_row(theta[i], target[i], k, rounding, tolerance, sums, rows[i])
+        u, v, row = theta[i], target[i], rows[i]
+        code = solve_row(u, v, k, rounding, tolerance, sums, row)
+        if code == REFINE:
+            code = refine_row(u, v, fine_k, fine_rounding, fine_tolerance, sums, row)
+        if code == HARD and rounding > fine_rounding:
+            passes = row[PASSES]
+            code = solve_row(u, v, fine_k, fine_rounding, fine_tolerance, sums, row)
+            row[PASSES] += passes
+        codes[i] = code
 
 
 @njit(nogil=True, cache=True)
@@ -415,8 +357,8 @@ def _widen_float16(bits, out):
     scale = np.float32(2.0**112)  # between the exponents' offsets, which also makes subnormal numbers normal
     for i in range(bits.shape[0]):
         h = np.uint32(bits[i])
-        finite = _float_of(np.uint32((h & 0x7FFF) << 13)) * scale
-        other = _float_of(np.uint32(((h & 0x3FF) << 13) | 0x7F800000))
+        finite = float_of(np.uint32((h & 0x7FFF) << 13)) * scale
+        other = float_of(np.uint32(((h & 0x3FF) << 13) | 0x7F800000))
         size = other if h & 0x7C00 == 0x7C00 else finite
         out[i] = -size if h & 0x8000 else size
 
@@ -424,7 +366,7 @@ def _widen_float16(bits, out):
 @njit(nogil=True, cache=True)
 def _widen_bfloat16(bits, out):
     for i in range(bits.shape[0]):
-        out[i] = _float_of(np.uint32(np.uint32(bits[i]) << 16))
+        out[i] = float_of(np.uint32(np.uint32(bits[i]) << 16))
 
 
 def widened(bits: np.ndarray, brain: bool) -> np.ndarray:
@@ -449,11 +391,15 @@ ROUNDING = {np.dtype(np.float32): 5e-7, np.dtype(np.float64): 2e-14}
 def solve(theta: np.ndarray, target: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Codes `[B]`, and the columns ALPHA … PASSES `[B, 7]`, of logits `[B, V]`, float32 or float64, in C order.
 
-    tolerance: what |α − α*|·√Var may be, in a Fisher–Rao length.
+    tolerance: what |α − α*|·√Var may be, in a Fisher–Rao length; float64 solves to FINE if that is less.
     """
     codes, rows = np.empty(len(theta), np.int64), np.empty((len(theta), 7))
     # numba compiles once for what may be written to and once for what may not: nothing may be.
     theta, target = theta.view(), target.view()
     theta.flags.writeable = target.flags.writeable = False
-    solve_rows(theta, target, constants(theta.dtype), ROUNDING[theta.dtype], tolerance, codes, rows)
+    double, fine = np.dtype(np.float64), min(tolerance, FINE)
+    solve_rows(
+        theta, target, constants(theta.dtype), ROUNDING[theta.dtype], fine if theta.dtype == double else tolerance,
+        constants(double), ROUNDING[double], fine, codes, rows,
+    )  # fmt: skip
     return codes, rows

@@ -1,0 +1,100 @@
+"""What is drawn along the family, on the atoms of one row, compiled (numba): a few microseconds a value of α."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from geomix_core.solvers.atoms import FINE, LOG2E, LOST, SMALL, crowded, gather, work
+from geomix_core.solvers.kernel import constants
+from geomix_core.solvers.lanes import NO_NAN, exp2
+from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, weighed
+
+CROWD = 8
+"""Widths that the spread of ℓ must exceed, or cells are made finer."""
+ROUNDING = 1e-9
+"""Share of Φ₁ and of Φ₂ that cancelling must leave."""
+LOG_Z, DELTA, VARIANCE, ESS, PHI1, PHI2, SNR, STEP = range(8)
+"""Columns of `curves`: log Z, E_q[ℓ], Var_q[ℓ], ESS as a share of N, Φ₁, Φ₂, Φ₁/√Φ₂, Φ₁/Φ₂."""
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _tilted(ell, mass, beta, low, high, out):
+    """log Z, E_q[ℓ], Var_q[ℓ] and log Z at −β, of atoms `[n]`."""
+    top, other = max(beta * low, beta * high), max(-beta * low, -beta * high)
+    centre = 0.5 * (low + high)
+    for turn in range(2):
+        s0 = s1 = s2 = back = 0.0
+        for i in range(ell.shape[0]):
+            w = mass[i] * exp2(beta * ell[i] - top, LOG2E)
+            d = ell[i] - centre
+            s0 += w
+            s1 += w * d
+            s2 += w * d * d
+            back += mass[i] * exp2(-beta * ell[i] - other, LOG2E)
+        mean = s1 / s0
+        if turn == 1:
+            out[0], out[1] = math.log(s0) + top, centre + mean
+            out[2], out[3] = max(s2 / s0 - mean * mean, 0.0), math.log(back) + other
+        centre += mean  # the second time around the mean, so that Var does not cancel
+
+
+@njit(nogil=True, cache=True)
+def _curves(u, v, r, own, kappa, k, width, most, alphas, weights, cells, facts, ell, measures, exps, ratio, gap, out):
+    """Fills out `[A, 8]` for one row; False where others decide."""
+    n = 0
+    for fine in (False, True):
+        code, n, _top = gather(u, v, r, own, k, width, most, fine, weights, cells, facts, ell, measures, exps)
+        if code != FINE:
+            return False
+        if not crowded(ell[:n], measures, CROWD, width, most):
+            break
+    atoms = weighed(ell[:n], ratio, gap, measures, not own or len(u) <= SMALL, facts[LOST])
+    if not decidable(atoms):
+        return False
+    sums, at, q = np.zeros(8), np.zeros(AT), np.zeros(4)
+    for j in range(alphas.shape[0]):
+        alpha = alphas[j]
+        _tilted(atoms.ell, measures[0], 1 - alpha, atoms.low, atoms.high, q)
+        out[j, LOG_Z], out[j, DELTA], out[j, VARIANCE] = q[0], q[1], q[2]
+        out[j, ESS] = math.exp(-q[0] - q[3])
+        power, top, h0, d0 = ease(alpha, kappa, atoms)
+        sums_of_atoms(atoms, power, top, h0, d0, sums)
+        read(sums, kappa, at)
+        if not at[LEFT] > ROUNDING:
+            return False
+        scale = top - kappa * q[0]
+        out[j, PHI1] = sums[1] * math.exp(scale)
+        out[j, PHI2] = (sums[2] - sums[0] * sums[0]) * math.exp(2 * scale)
+        out[j, SNR] = at[SIGN] * math.exp(at[VALUE])
+        out[j, STEP] = out[j, PHI1] / out[j, PHI2] if math.isfinite(out[j, PHI2]) else np.nan
+    return True
+
+
+def curves(
+    theta: np.ndarray,
+    target: np.ndarray,
+    reference: np.ndarray | None,
+    kappa: float,
+    alphas: np.ndarray,
+    width: float,
+    most: int,
+) -> np.ndarray | None:
+    """`[A, 8]`, columns LOG_Z … STEP, of one row of logits `[V]`, float32 or float64; None where others must decide.
+
+    That is where a token of π_θ has no reward, the policies are equal to six digits, or what cancels leaves too little.
+    """
+    weights, cells, facts, ell, measures = work(len(theta), most)
+    out = np.empty((len(alphas), 8))
+    given = theta if reference is None else reference
+    u, v, r = (np.ascontiguousarray(x).view() for x in (theta, target, given))
+    for x in (u, v, r):  # numba compiles once for what may be written to and once for what may not
+        x.flags.writeable = False
+    alphas = np.asarray(alphas, np.float64)
+    fine = _curves(
+        u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, most, alphas, weights,
+        cells, facts, ell, measures, np.empty((2, 0)), np.empty_like(ell), np.empty_like(ell), out,
+    )  # fmt: skip
+    return out if fine and np.isfinite(out).all() else None

@@ -1,0 +1,175 @@
+"""What numba lacks for loops that run in lanes: an exponential, a maximum, scratch memory, sums in float64.
+
+Everything here is inlined into the compiled solvers. numba's cache does not notice a change in a file that a solver
+imports: after an edit here, delete geomix_core/solvers/__pycache__.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+FAST = {"reassoc", "nsz", "contract", "arcp"}
+"""Sums may be reordered; NaN and infinity keep their meaning."""
+NO_NAN = FAST | {"nnan"}
+"""Where the rows have been checked: lets maxima run in lanes."""
+
+BLOCK = 2048
+"""Tokens at a time: two arrays of terms stay in the first-level cache."""
+
+
+def intrinsic_(typing: Callable[..., Any]) -> Any:
+    """numba's intrinsic, which mypy takes for a function of what its typing takes."""
+    return intrinsic(typing)
+
+
+# 2^f on [−½, ½]: interpolated at Chebyshev nodes, whose conversion to powers rounds too much for float64; its series
+# to degree 12 is as good there.
+_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
+_P = tuple(np.float32(c) for c in _FIT.convert(kind=np.polynomial.Polynomial).coef)
+_Q = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
+
+
+@intrinsic_
+def power_of_two(_context: Any, n: Any) -> Any:
+    """2ⁿ for a whole number n given as a float, by writing the exponent."""
+    bits, bias, mantissa = (32, 127, 23) if n == types.float32 else (64, 1023, 52)
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        whole = ir.IntType(bits)
+        exponent = builder.add(builder.fptosi(arguments[0], whole), ir.Constant(whole, bias))
+        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, mantissa)), arguments[0].type)
+
+    return n(n), generate
+
+
+@intrinsic_
+def larger(_context: Any, a: Any, b: Any) -> Any:
+    """max(a, b) of two numbers that are not NaN, said so that LLVM runs it in lanes."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        flags = ("nnan", "nsz")
+        first, second = arguments
+        return builder.select(builder.fcmp_ordered(">", first, second, flags=flags), first, second, flags=flags)
+
+    return a(a, b), generate
+
+
+@intrinsic_
+def fused(_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once where the processor can."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        fused = builder.module.declare_intrinsic("llvm.fmuladd", (kind,), ir.FunctionType(kind, [kind] * 3))
+        return builder.call(fused, arguments)
+
+    return a(a, b, c), generate
+
+
+@intrinsic_
+def scratch(_context: Any, like: Any) -> Any:
+    """BLOCK numbers on the stack, of the type of `like`.
+
+    LLVM knows that they overlap no row. Elsewhere in memory it checks, too widely, and where the check fails takes the
+    loop without lanes, whose sums differ in the last bits: a row's answer would depend on where it lies.
+    """
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return cgutils.alloca_once(builder, context.get_value_type(like), size=BLOCK)
+
+    return types.CPointer(like)(like), generate
+
+
+@intrinsic_
+def float_of(_context: Any, bits: Any) -> Any:
+    """The float32 that 32 bits write."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+@intrinsic_
+def bits_of(_context: Any, x: Any) -> Any:
+    """The 64 bits that write a float64."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic_
+def double_of(_context: Any, bits: Any) -> Any:
+    """The float64 that 64 bits write."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+def exp2(x: Any, scale: Any) -> Any:
+    raise NotImplementedError  # compiled only
+
+
+@overload(exp2, inline="always")
+def exp2_compiled(x: Any, scale: Any) -> Callable[[Any, Any], Any]:
+    """2^(x·scale) for x ≤ 0, about 2⁻¹²⁶ (2⁻¹⁰²²) for anything smaller; relative error 1e-7 (3e-16).
+
+    The product is never rounded: its error would grow with |x|.
+    """
+    if x == types.float32:
+        least, half = np.float32(-126.0), np.float32(0.5)
+        p0, p1, p2, p3, p4, p5, p6 = _P
+
+        def single(x: Any, scale: Any) -> Any:
+            n = np.floor(max(x * scale, least) + half)
+            f = fused(max(x, least / scale), scale, -n)
+            return (p0 + f * (p1 + f * (p2 + f * (p3 + f * (p4 + f * (p5 + f * p6)))))) * power_of_two(n)
+
+        return single
+    q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11, q12 = _Q
+
+    def double(x: Any, scale: Any) -> Any:
+        n = np.floor(max(x * scale, -1022.0) + 0.5)
+        f = fused(max(x, -1022.0 / scale), scale, -n)
+        g = q6 + f * (q7 + f * (q8 + f * (q9 + f * (q10 + f * (q11 + f * q12)))))
+        return (q0 + f * (q1 + f * (q2 + f * (q3 + f * (q4 + f * (q5 + f * g)))))) * power_of_two(n)
+
+    return double
+
+
+@njit(fastmath=FAST, nogil=True, cache=True)
+def usable(u, largest):
+    """No NaN and no +inf."""
+    bad = 0
+    for i in range(u.shape[0]):
+        bad |= not (u[i] <= largest)
+    return bad == 0
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def maximum(u, least):
+    most = least
+    for i in range(u.shape[0]):
+        most = larger(u[i], most)
+    return most
+
+
+@njit(fastmath=FAST, nogil=True, cache=True)
+def summed(terms, count):
+    """Σ of the first terms in float64."""
+    total = 0.0
+    for i in range(count):
+        total += np.float64(terms[i])
+    return total

@@ -1,0 +1,442 @@
+"""Every maximum over α of SNR or of worst-case progress, one row after another, compiled (numba).
+
+`atoms` reduces a row in one pass. On the atoms a value and its slope cost microseconds, so the search can be thorough:
+`maxima.search` in scalar form (a grid, cells split where they may hide more than their ends show, every change from
+rising to falling closed in on). What might be highest is then evaluated on all tokens, one pass each for SNR and three
+for progress, and moved by a Newton step with the atoms' curvature, or to where the two curves of progress cross.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from geomix_core.solvers.atoms import (
+    EMPTY,
+    FINE,
+    INFINITE,
+    LOG2E,
+    LOG_R,
+    LOG_U,
+    LOG_V,
+    LOST,
+    MASK,
+    MOST_R,
+    MOST_U,
+    MOST_V,
+    NAN,
+    SHIFT,
+    SMALL,
+    UNEQUAL,
+    crowded,
+    gather,
+    normalise,
+    pair_up,
+    spell_out,
+    survey,
+    work,
+)
+from geomix_core.solvers.kernel import constants
+from geomix_core.solvers.lanes import NO_NAN, exp2
+from geomix_core.solvers.tilt_kernel import (
+    AT,
+    GAIN,
+    LEFT,
+    RISE,
+    SIGN,
+    SLOPE,
+    TIMID,
+    VALUE,
+    Aim,
+    Atoms,
+    decidable,
+    ease,
+    evaluate,
+    read,
+    weighed,
+)
+
+SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
+"""Codes of `solve_row`; HARD: left to `solvers.snr` and `solvers.wald`."""
+ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
+"""Columns of what `solve_row` writes: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
+
+WIDTH, MOST = 0.1, 768
+"""Cells of the atoms that are searched: nats, and how many at most."""
+CROWD = 2
+"""Widths that the spread of ℓ must exceed, or cells are made finer."""
+GRID = 65
+SPLIT, DEPTH = 8, 4
+"""As in `maxima`."""
+STACK = GRID * SPLIT * DEPTH
+MARGIN, COARSE_MARGIN = 1e-4, 2e-3
+"""Maxima whose value on atoms is this near the highest are all evaluated on all tokens; where atoms are of (ℓ, r)."""
+REACH = 2.0
+"""A cell whose ends lie below the highest by more than this many times what their slopes could make up is left."""
+ASTRAY = 5e-3
+"""How far a maximum may lie from where the atoms have it."""
+CLOSE, CLOSER = 1e-6, 1e-7
+"""A step longer than this is followed by another evaluation on all tokens: of SNR, and of progress."""
+LEVEL = 1e-9
+"""And one that changes the value by more than this."""
+
+
+class Row(NamedTuple):
+    """The logits of one row, and what is known of them."""
+
+    u: np.ndarray
+    v: np.ndarray
+    r: np.ndarray
+    """π_θ, π_t and the reference, each `[V]`."""
+    own: bool
+    """Whether the reward has a reference of its own; else r is anything."""
+    facts: np.ndarray
+    """As `atoms.survey` and `atoms.gather` leave them."""
+    top: int
+    """The likeliest token of π_θ."""
+
+
+class Tokens(NamedTuple):
+    """All tokens, for what has to be exact."""
+
+    exps: np.ndarray
+    """`[2, V]` as `atoms.gather` leaves them: for SNR."""
+    atoms: Atoms
+    """Each an atom of its own: for progress."""
+    room: np.ndarray
+
+
+class Scratch(NamedTuple):
+    """What is written to: for atoms, and for tokens."""
+
+    weights: np.ndarray
+    cells: np.ndarray
+    facts: np.ndarray
+    ell: np.ndarray
+    ratio: np.ndarray
+    gap: np.ndarray
+    measures: np.ndarray
+    room: np.ndarray
+    tokens: np.ndarray
+    token_ell: np.ndarray
+    token_ratio: np.ndarray
+    token_gap: np.ndarray
+    token_room: np.ndarray
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _sums_of_tokens(u, v, r, own, facts, exp_u, exp_v, power, top, h0, d0, out):
+    """`sums_of_atoms` over tokens, added to out. exp_u, exp_v `[V]`: as `gather` leaves them."""
+    most_u, most_v, most_r = facts[MOST_U], facts[MOST_V], facts[MOST_R]
+    c, lost = facts[SHIFT], facts[LOST]
+    at_r = facts[LOG_V] - facts[LOG_R]
+    per_u, per_v = math.exp(-facts[LOG_U]), math.exp(-facts[LOG_V] - lost)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    for i in range(u.shape[0]):
+        x, y = np.float64(u[i]) - most_u, np.float64(v[i]) - most_v
+        here = 1.0 if x >= MASK else 0.0
+        ell = y - x - c if here > 0 else 0.0
+        p = exp_u[i] * per_u
+        gap = exp_v[i] * per_v - p
+        reward = ell
+        if own:
+            reward = y - (np.float64(r[i]) - most_r) - at_r if here > 0 else 0.0
+        h = reward * exp2(power * ell - top, LOG2E)
+        d, steep = h - h0, h * ell - d0
+        s0 += p * d
+        s1 += gap * d
+        s2 += p * d * d
+        s3 += p * steep
+        s4 += gap * steep
+        s5 += p * d * steep
+        s6 += abs(gap * d)
+        s7 += p * (h * h + h0 * h0)
+    out[0] += s0
+    out[1] += s1
+    out[2] += s2
+    out[3] += s3
+    out[4] += s4
+    out[5] += s5
+    out[6] += s6
+    out[7] += s7
+
+
+@njit(nogil=True, cache=True)
+def _suspicious(width, f0, g0, s0, f1, g1, s1):
+    """Whether a cell may hide more than its ends show: see `maxima`."""
+    if (g0 < 0 < g1) or s0 != s1:
+        return True
+    error = abs(f1 - f0 - width * (g0 + g1) / 2)
+    return not (error <= 1e-3 + 0.05 * width * (abs(g0) + abs(g1)))
+
+
+@njit(nogil=True, cache=True)
+def _peak(low, high, g_low, g_high, aim, atoms, room, at):
+    """Where the slope changes sign in a cell: false position (Illinois), halving every third time. Leaves `at`."""
+    alpha = 0.5 * (low + high)
+    side = 0
+    for step in range(120):
+        if high - low < 1e-10:
+            break
+        alpha = (low * g_high - high * g_low) / (g_high - g_low) if step % 3 < 2 else 0.5 * (low + high)
+        if not low < alpha < high:
+            alpha = 0.5 * (low + high)
+        evaluate(alpha, aim, atoms, room, at)
+        g = at[SLOPE]
+        if g > 0:
+            g_high *= 0.5 if side == 1 else 1.0
+            low, g_low, side = alpha, g, 1
+        elif g < 0:
+            g_low *= 0.5 if side == -1 else 1.0
+            high, g_high, side = alpha, g, -1
+        else:
+            break
+    evaluate(alpha, aim, atoms, room, at)
+    return alpha
+
+
+@njit(nogil=True, cache=True)
+def search(aim, atoms, room, margin, found):
+    """All maxima on atoms, into found `[n, 4]`: α, value, and the cell that brackets it; −1 where others decide."""
+    at = np.zeros(AT)
+    grid = np.empty((GRID, 3))
+    cells = np.empty((STACK, 9))
+    best, worst = -np.inf, np.inf
+    for i in range(GRID):
+        evaluate(i / (GRID - 1), aim, atoms, room, at)
+        grid[i] = at[:3]
+        best, worst = max(best, at[VALUE]), min(worst, at[VALUE])
+    if not (math.isfinite(best) and best - worst > TIMID):
+        return -1
+    number = 0
+    for i in range(GRID - 1):
+        cells[0, 0], cells[0, 1], cells[0, 8] = i / (GRID - 1), (i + 1) / (GRID - 1), 0
+        cells[0, 2:5], cells[0, 5:8] = grid[i], grid[i + 1]
+        waiting = 1
+        while waiting > 0:
+            waiting -= 1
+            a, b, depth = cells[waiting, 0], cells[waiting, 1], cells[waiting, 8]
+            left, right = cells[waiting, 2:5].copy(), cells[waiting, 5:8].copy()
+            steep = max(abs(left[SLOPE]), abs(right[SLOPE]))
+            if max(left[VALUE], right[VALUE]) + REACH * (b - a) * steep < best:
+                continue
+            if depth < DEPTH and _suspicious(b - a, left[0], left[1], left[2], right[0], right[1], right[2]):
+                start = a
+                for j in range(1, SPLIT + 1):
+                    end = a + (b - a) * j / SPLIT
+                    if j < SPLIT:
+                        evaluate(end, aim, atoms, room, at)
+                    else:
+                        at[:3] = right
+                    cells[waiting, 0], cells[waiting, 1], cells[waiting, 8] = start, end, depth + 1
+                    cells[waiting, 2:5], cells[waiting, 5:8] = left, at[:3]
+                    start, left[:] = end, at[:3]
+                    waiting += 1
+            elif left[SLOPE] > 0 and right[SLOPE] < 0:
+                alpha = _peak(a, b, left[SLOPE], right[SLOPE], aim, atoms, room, at)
+                if number == found.shape[0]:
+                    return -1
+                found[number, 0], found[number, 1], found[number, 2], found[number, 3] = alpha, at[VALUE], a, b
+                number += 1
+                best = max(best, at[VALUE])
+    for end in (0, GRID - 1):
+        slope = grid[end, SLOPE] if end > 0 else -grid[end, SLOPE]
+        if best - grid[end, VALUE] > margin or slope < -TIMID:
+            continue
+        if number == found.shape[0]:
+            return -1
+        found[number, 0], found[number, 1] = end / (GRID - 1), grid[end, VALUE]
+        found[number, 2], found[number, 3] = max(end - 1, 0) / (GRID - 1), min(end + 1, GRID - 1) / (GRID - 1)
+        number += 1
+    top = -np.inf
+    for i in range(number):
+        top = max(top, found[i, 1])
+    return number if top >= best - 1e-9 else -1
+
+
+@njit(nogil=True, cache=True)
+def _exactly(alpha, aim, row, atoms, tokens, at):
+    """`evaluate` on all tokens: of SNR straight from the logits, of progress on tokens that are spelled out."""
+    if aim.etas.shape[0] > 0:
+        evaluate(alpha, aim, tokens.atoms, tokens.room, at)
+        return
+    power, most, h0, d0 = ease(alpha, aim.kappa, atoms)
+    sums, exp_u, exp_v = np.zeros(8), tokens.exps[0], tokens.exps[1]
+    for start, stop in ((0, row.top), (row.top + 1, len(row.u))):
+        _sums_of_tokens(
+            row.u[start:stop], row.v[start:stop], row.r[start:stop], row.own, row.facts, exp_u[start:stop],
+            exp_v[start:stop], power, most, h0, d0, sums,
+        )  # fmt: skip
+    sums[7] = math.sqrt(sums[2] / sums[7]) if sums[7] > 0 else 0.0
+    read(sums, aim.kappa, at)
+
+
+@njit(nogil=True, cache=True)
+def _polish(alpha, low, high, aim, row, atoms, room, tokens, at):
+    """A maximum on atoms moved to where it is on all tokens: (α, evaluations), none where others decide.
+
+    `at` is that of the last evaluation, at most a small step away, but its value is that at α.
+    """
+    worst = aim.etas.shape[0] > 0
+    inside = 0 < alpha < 1
+    # The cell may be narrower than what atoms are wrong by.
+    low, high = max(0.0, min(low, alpha - ASTRAY)), min(1.0, max(high, alpha + ASTRAY))
+    curve, crossing = 0.0, False
+    if inside:
+        reach = min(1e-4, (high - low) / 4, alpha, 1 - alpha)
+        evaluate(alpha - reach, aim, atoms, room, at)
+        before, branch = at[SLOPE], at[SIGN]
+        evaluate(alpha + reach, aim, atoms, room, at)
+        curve, crossing = (at[SLOPE] - before) / (2 * reach), worst and at[SIGN] != branch
+        if not (curve < 0 or crossing):
+            return alpha, 0
+    for turn in range(1, 9):
+        _exactly(alpha, aim, row, atoms, tokens, at)
+        if not at[LEFT] > TIMID:
+            return alpha, 0
+        if not inside:
+            outward = at[SLOPE] if alpha == 1 else -at[SLOPE]
+            return alpha, turn if outward > -TIMID else 0
+        if crossing:
+            closing = at[RISE] - at[RISE + 1]
+            if closing == 0:
+                return alpha, 0
+            step = -(at[GAIN] - at[GAIN + 1]) / closing
+        else:
+            step = -at[SLOPE] / curve
+        new = alpha + step
+        if not low <= new <= high:
+            return alpha, 0
+        at[VALUE] += (1.0 if crossing else 0.5) * at[SLOPE] * (new - alpha)
+        small = abs(new - alpha) <= (CLOSER if worst else CLOSE)
+        small &= crossing or abs(at[SLOPE] * (new - alpha)) <= LEVEL
+        alpha = new
+        if small:
+            return alpha, turn
+    return alpha, 0
+
+
+@njit(nogil=True, cache=True)
+def solve_row(u, v, r, own, aim, k, scratch, out):
+    """One row `[V]` a policy: returns a code and writes out `[7]` (columns ALPHA … PASSES). r: the reference, or u."""
+    out[:] = 0.0
+    out[ALPHA], out[HIGH] = 0.5, 1.0
+    facts, ell, measures, exps = scratch.facts, scratch.ell, scratch.measures, scratch.tokens
+    worst = aim.etas.shape[0] > 0
+    paired = own and worst
+    code, n, top, passes = FINE, 0, 0, 0
+    if paired:
+        code, top = survey(u, v, r, own, k, facts)
+    else:
+        for fine in (False, True):
+            code, n, top = gather(
+                u, v, r, own, k, WIDTH, MOST, fine, scratch.weights, scratch.cells, facts, ell, measures, exps
+            )
+            passes += 2
+            if code != FINE or not crowded(ell[:n], measures, CROWD, WIDTH, MOST):
+                break
+    if code != FINE:
+        return BAD_NAN if code == NAN else BAD_INFINITE if code == INFINITE else BAD_EMPTY if code == EMPTY else HARD
+    if paired:
+        normalise(u, v, r, facts)
+        passes += 2
+    if worst:
+        spell_out(u, v, r, own, facts, scratch.token_ell, exps)
+        passes += 1
+    if paired:
+        n = pair_up(scratch.token_ell, exps, scratch.cells, ell, measures)
+        passes += 1
+    lost = facts[LOST]
+    atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, not own or worst or len(u) <= SMALL, lost)
+    if not decidable(atoms):
+        return HARD
+    spelled = weighed(scratch.token_ell, scratch.token_ratio, scratch.token_gap, exps, True, lost) if worst else atoms
+    if worst:
+        atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, spelled.low, spelled.high, spelled.kl)
+    row, tokens = Row(u, v, r, own, facts, top), Tokens(exps, spelled, scratch.token_room)
+    found = np.empty((256, 4))
+    margin = COARSE_MARGIN if paired else MARGIN
+    number = search(aim, atoms, scratch.room, margin, found)
+    if number <= 0:
+        return HARD
+    highest = found[:number, 1].max()
+    best = -np.inf
+    at = np.zeros(AT)
+    for i in range(number):
+        if found[i, 1] < highest - margin:
+            continue
+        alpha, turns = _polish(found[i, 0], found[i, 2], found[i, 3], aim, row, atoms, scratch.room, tokens, at)
+        if turns == 0:
+            return HARD
+        passes += turns * (3 if worst else 1)
+        if at[VALUE] > best:
+            best = at[VALUE]
+            out[ALPHA], out[BRANCH], out[LOW], out[HIGH] = alpha, at[SIGN], found[i, 2], found[i, 3]
+            if worst:
+                out[HEIGHT] = atoms.kl * (best if best >= 0 else -math.expm1(-best))
+                out[STEEPNESS] = at[RISE + (0 if at[SIGN] < 0 else 1)]
+            else:
+                out[HEIGHT], out[STEEPNESS] = math.exp(best), at[SLOPE]
+    out[PASSES] = passes
+    return COMMON if facts[UNEQUAL] > 0 else SOLVED
+
+
+@njit(nogil=True, cache=True)
+def _solve_rows(theta, target, reference, own, aim, k, scratch, codes, rows):
+    for i in range(theta.shape[0]):
+        codes[i] = solve_row(theta[i], target[i], reference[i], own, aim, k, scratch, rows[i])
+
+
+def solve(
+    theta: np.ndarray,
+    target: np.ndarray,
+    reference: np.ndarray | None,
+    kappa: float,
+    eta_range: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes `[B]`, and the columns ALPHA … PASSES `[B, 7]`, of logits `[B, V]`, float32 or float64, in C order.
+
+    reference: the reward's, of the same dtype; None for π_θ (r = ℓ). kappa: −1 for w = π_θ/q, 1 for w = q/π_θ.
+    eta_range: for the worst progress over it; without it, SNR is maximised.
+    """
+    codes, rows = np.empty(len(theta), np.int64), np.empty((len(theta), 7))
+    own, given = reference is not None, theta if reference is None else reference
+    theta, target, given = theta.view(), target.view(), given.view()
+    for x in (theta, target, given):  # numba compiles once for what may be written to and once for what may not
+        x.flags.writeable = False
+    aim = Aim(float(kappa), np.array([] if eta_range is None else eta_range, np.float64))
+    scratch = _scratch(theta.shape[1], own and eta_range is not None, eta_range is not None)
+    _solve_rows(theta, target, given, own, aim, constants(theta.dtype), scratch, codes, rows)
+    return codes, rows
+
+
+_kept = threading.local()
+
+
+def _scratch(vocab: int, paired: bool, spelled: bool) -> Scratch:
+    """What `solve_row` writes to beside its answer. A thread keeps its last: fresh memory costs as much as a pass."""
+    shape = (vocab, paired, spelled)
+    if getattr(_kept, "shape", None) != shape:
+        weights, cells, facts, ell, measures = work(vocab, MOST, paired)
+        size = vocab if spelled else 1
+        _kept.shape, _kept.scratch = shape, Scratch(
+            weights=weights,
+            cells=cells,
+            facts=facts,
+            ell=ell,
+            ratio=np.empty_like(ell),
+            gap=np.empty_like(ell),
+            measures=measures,
+            room=np.empty((2, len(ell))),
+            tokens=np.empty((3 if spelled else 2, vocab)),
+            token_ell=np.empty(size),
+            token_ratio=np.empty(size),
+            token_gap=np.empty(size),
+            token_room=np.empty((2, size)),
+        )  # fmt: skip
+    kept: Scratch = _kept.scratch
+    return kept

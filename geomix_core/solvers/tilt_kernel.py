@@ -1,0 +1,249 @@
+"""What is maximised over α, compiled (numba): log SNR, or the worst progress over a range of η, each with its slope.
+
+Both are sums over atoms (`solvers.atoms`), or over tokens as atoms. For SNR h is known up to a factor, which it does
+not feel: h = r·g, g = e^(κ(βℓ) − its maximum), β = 1 − α, κ = −1 for w = π_θ/q and +1 for w = q/π_θ. Sums are of h − h₀
+with h₀ that of the first atom, the likeliest token of π_θ: Var h would cancel otherwise where it has nearly all of π_θ.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from geomix_core.solvers.atoms import LOG2E
+from geomix_core.solvers.lanes import NO_NAN, exp2, larger
+
+VALUE, SLOPE, SIGN, LEFT = range(4)
+"""Of `at`: log SNR or the share of KL(π_t‖π_θ) that is gained (−log(1 − x) below 0); its slope in α; the sign of Φ₁, or
+−1 where the lower η is the worse and 1 otherwise; the share of a sum that cancelling has left."""
+GAIN, RISE = 4, 6
+"""For progress, in nats: at both η from GAIN, their slopes from RISE."""
+AT = 8
+
+TIMID = 1e-6
+"""Where policies differ by less, or less than this is left of what cancels, others decide."""
+
+
+class Aim(NamedTuple):
+    """What is maximised."""
+
+    kappa: float
+    """−1 for w = π_θ/q, 1 for w = q/π_θ."""
+    etas: np.ndarray
+    """`[2]`: the ends of the range of η; `[0]` for SNR."""
+
+
+class Atoms(NamedTuple):
+    """Points of ℓ with what π_θ, π_t and the reward have there."""
+
+    ell: np.ndarray
+    """`[n]`."""
+    ratio: np.ndarray
+    gap: np.ndarray
+    """`[≥ n]`: π_t/π_θ, with π_t conditioned on the support of π_θ, and that less 1."""
+    measures: np.ndarray
+    """`[3, ≥ n]`: p, p·r and p·r², with p that of π_θ."""
+    plain: bool
+    """Whether each is a point with a reward r of its own, or sums are only right as a whole."""
+    low: float
+    high: float
+    """The range of ℓ, at least."""
+    kl: float
+    """KL(π_t‖π_θ), nats."""
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _sums_of_points(atoms, power, top, h0, d0, out):
+    """`sums_of_atoms` where each is a point: p·d² is a square, and nothing cancels where h is nearly constant."""
+    ell, gap, mass, with_r = atoms.ell, atoms.gap, atoms.measures[0], atoms.measures[1]
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    for i in range(1, ell.shape[0]):
+        x, p = ell[i], mass[i]
+        h = (with_r[i] / p if p > 0 else 0.0) * exp2(power * x - top, LOG2E)
+        d, steep = h - h0, h * x - d0
+        s0 += p * d
+        s1 += gap[i] * p * d
+        s2 += p * d * d
+        s3 += p * steep
+        s4 += gap[i] * p * steep
+        s5 += p * d * steep
+        s6 += abs(gap[i] * p * d)
+        s7 += p * (h * h + h0 * h0)
+    out[:7] = s0, s1, s2, s3, s4, s5, s6
+    out[7] = math.sqrt(s2 / s7) if s7 > 0 else 0.0  # d is a difference, p·d² its square
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _sums_of_measures(atoms, power, top, h0, d0, out):
+    """`sums_of_atoms` where only sums are right, not single atoms."""
+    ell, gap = atoms.ell, atoms.gap
+    mass, with_r, with_rr = atoms.measures[0], atoms.measures[1], atoms.measures[2]
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    for i in range(1, ell.shape[0]):
+        x, p, q, s = ell[i], mass[i], with_r[i], with_rr[i]
+        g = exp2(power * x - top, LOG2E)
+        qg = q * g
+        d, steep = qg - h0 * p, qg * x - d0 * p
+        s0 += d
+        s1 += gap[i] * d
+        s2 += s * g * g - 2 * h0 * qg + h0 * h0 * p
+        s3 += steep
+        s4 += gap[i] * steep
+        s5 += x * (s * g * g - h0 * qg) - d0 * (qg - h0 * p)
+        s6 += abs(gap[i] * d)
+        s7 += abs(s * g * g) + abs(h0 * h0 * p)
+    out[:7] = s0, s1, s2, s3, s4, s5, s6
+    out[7] = abs(s2) / s7 if s7 > 0 else 0.0
+
+
+@njit(nogil=True, cache=True)
+def sums_of_atoms(atoms, power, top, h0, d0, out):
+    """Σ over all atoms but the first: out[0:3] of p·d, pD·d, p·d², d = h − h₀; [3:6] of their slopes; [6] of |pD·d|.
+
+    h = r·e^(power·ℓ − top), D is the gap, and the slopes lack the factor −κ. out[7]: the share that is left of the
+    terms of p·d².
+    """
+    if atoms.plain:
+        _sums_of_points(atoms, power, top, h0, d0, out)
+    else:
+        _sums_of_measures(atoms, power, top, h0, d0, out)
+
+
+@njit(nogil=True, cache=True)
+def read(sums, kappa, at):
+    """Sums to `at`."""
+    phi1, phi2 = sums[1], sums[2] - sums[0] * sums[0]
+    if phi1 == 0 or not (phi2 > 0):
+        at[VALUE], at[SLOPE], at[SIGN], at[LEFT] = -np.inf, 0.0, 0.0, 0.0
+        return
+    at[VALUE] = math.log(abs(phi1)) - 0.5 * math.log(phi2)
+    at[SLOPE] = -kappa * (sums[4] / phi1 - (sums[5] - sums[0] * sums[3]) / phi2)
+    at[SIGN] = 1.0 if phi1 > 0 else -1.0
+    at[LEFT] = min(abs(phi1) / sums[6], phi2 / sums[2], sums[7])
+
+
+@njit(nogil=True, cache=True)
+def ease(alpha, kappa, atoms):
+    """(power, top, h₀, h₀·ℓ₀): the exponent's slope in ℓ, its maximum, and h of the likeliest token."""
+    power = kappa * (1 - alpha)
+    top = max(power * atoms.low, power * atoms.high)
+    ell0 = atoms.ell[0]
+    h0 = atoms.measures[1, 0] / atoms.measures[0, 0] * math.exp(power * ell0 - top)
+    return power, top, h0, h0 * ell0
+
+
+@njit(nogil=True, cache=True)
+def snr_at(alpha, kappa, atoms, at):
+    """log SNR at one α, from atoms of which the first is the likeliest token."""
+    sums = np.empty(8)
+    power, top, h0, d0 = ease(alpha, kappa, atoms)
+    sums_of_atoms(atoms, power, top, h0, d0, sums)
+    read(sums, kappa, at)
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _partition(ell, mass, beta, top):
+    """Σ p e^(βℓ − top), and the same with ℓ."""
+    s0 = s1 = 0.0
+    for i in range(ell.shape[0]):
+        w = mass[i] * exp2(beta * ell[i] - top, LOG2E)
+        s0 += w
+        s1 += w * ell[i]
+    return s0, s1
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _tilts(atoms, power, top, factor, mean, h, steep):
+    """Fills h = factor·r·e^(power·ℓ − top) and steep = h·(ℓ − mean); returns E_t[steep] and the range of h."""
+    ell, ratio, mass, with_r = atoms.ell, atoms.ratio, atoms.measures[0], atoms.measures[1]
+    total = 0.0
+    high = low = -np.inf
+    for i in range(ell.shape[0]):
+        p = mass[i]
+        x = (with_r[i] / p if p > 0 else 0.0) * exp2(power * ell[i] - top, LOG2E) * factor
+        h[i], steep[i] = x, x * (ell[i] - mean)
+        total += p * ratio[i] * steep[i]
+        high, low = larger(x if p > 0 else -np.inf, high), larger(-x if p > 0 else -np.inf, low)
+    return total, -low, high
+
+
+@njit(fastmath=NO_NAN, nogil=True, cache=True)
+def _updated(atoms, h, steep, eta, peak):
+    """(E_t[η(h − peak)], E_θ[e^(η(h − peak))], and the latter with steep): h ≤ peak where π_θ > 0, or ≥ for η < 0."""
+    mass, ratio = atoms.measures[0], atoms.ratio
+    gain = s0 = s1 = 0.0
+    for i in range(h.shape[0]):
+        p = mass[i]
+        below = min(eta * (h[i] - peak), 0.0) if p > 0 else 0.0
+        w = p * exp2(below, LOG2E)
+        gain += p * ratio[i] * below
+        s0 += w
+        s1 += w * steep[i]
+    return gain, s0, s1
+
+
+@njit(nogil=True, cache=True)
+def worst_at(alpha, kappa, etas, atoms, room, at):
+    """The smaller of the progress at two η > 0, at one α. room `[2, ≥ n]`: scratch."""
+    beta, mass = 1 - alpha, atoms.measures[0]
+    most = max(beta * atoms.low, beta * atoms.high)
+    s0, s1 = _partition(atoms.ell, mass, beta, most)
+    log_z, mean = math.log(s0) + most, s1 / s0
+    power = kappa * beta
+    top = max(power * atoms.low, power * atoms.high)
+    n = atoms.ell.shape[0]
+    h, steep = room[0, :n], room[1, :n]
+    # dh/dα = −κ·h·(ℓ − E_q ℓ)
+    steep_t, _, peak = _tilts(atoms, power, top, math.exp(top - kappa * log_z), mean, h, steep)
+    for j in range(2):
+        gain, w, ws = _updated(atoms, h, steep, etas[j], peak)
+        at[GAIN + j] = gain - math.log(w)
+        at[RISE + j] = -kappa * etas[j] * (steep_t - ws / w)
+    worse = 0 if at[GAIN] <= at[GAIN + 1] else 1
+    share, slope = at[GAIN + worse] / atoms.kl, at[RISE + worse] / atoms.kl
+    at[VALUE] = share if share >= 0 else -math.log1p(-share)
+    at[SLOPE] = slope if share >= 0 else slope / (1 - share)
+    at[SIGN], at[LEFT] = 2.0 * worse - 1, 1.0
+
+
+@njit(nogil=True, cache=True)
+def evaluate(alpha, aim, atoms, room, at):
+    """What is aimed at, at one α."""
+    if aim.etas.shape[0] == 0:
+        snr_at(alpha, aim.kappa, atoms, at)
+    else:
+        worst_at(alpha, aim.kappa, aim.etas, atoms, room, at)
+
+
+@njit(nogil=True, cache=True)
+def weighed(ell, ratio, gap, measures, plain, lost):
+    """`Atoms` of ell `[n]` and measures `[3, ≥ n]`; fills ratio and gap. lost: log of π_t's mass where π_θ > 0."""
+    low = high = ell[0]
+    kl = 0.0
+    for i in range(ell.shape[0]):
+        away = ell[i] - lost
+        gap[i], ratio[i] = math.expm1(away), math.exp(away)
+        kl += measures[0, i] * (ratio[i] * away - gap[i])
+        low, high = min(low, ell[i]), max(high, ell[i])
+    return Atoms(ell, ratio, gap, measures, plain, low, high, kl)
+
+
+@njit(nogil=True, cache=True)
+def apart(atoms):
+    """Σ |π_t − π_θ|."""
+    total = 0.0
+    for i in range(atoms.ell.shape[0]):
+        total += abs(atoms.gap[i] * atoms.measures[0, i])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def decidable(atoms):
+    """Whether policies differ by more than TIMID, and the reward by more than that is made of rounding."""
+    square = 0.0
+    for i in range(atoms.ell.shape[0]):
+        square += atoms.measures[2, i]
+    return apart(atoms) > TIMID and square > TIMID * TIMID
