@@ -22,6 +22,7 @@ SHAPES = ((64, 50_257), (16, 151_936))
 VOCABULARY = 151_936
 POINTS = 101
 OURS, OURS_2, WALD = "geomix", "geomix, 2 threads", "geomix, α_Wald"
+SCIPY_SCAN = "SciPy, 65-point scan first, float64"
 SCIPY, SCIPY_64 = "SciPy minimize_scalar, float32", "SciPy minimize_scalar, float64"
 
 Solver = Callable[..., np.ndarray]
@@ -35,9 +36,12 @@ def ours(
 
 
 def scipy_bounded(
-    theta: np.ndarray, target: np.ndarray, reference: np.ndarray | None, weights: Weights, dtype: type
+    theta: np.ndarray, target: np.ndarray, reference: np.ndarray | None, weights: Weights, dtype: type, scan: int = 0
 ) -> np.ndarray:
-    """minimize_scalar (bounded, xatol 1e-6) row by row, written well: one exp and three dot products an evaluation."""
+    """minimize_scalar (bounded, xatol 1e-6) row by row, written well: one exp and three dot products an evaluation.
+
+    It ends on some local maximum; with `scan` points first, around the best of them.
+    """
     work = np.empty(theta.shape[1], dtype)
 
     def solve(u: np.ndarray, v: np.ndarray, r: np.ndarray) -> float:
@@ -53,7 +57,12 @@ def scipy_bounded(
             np.multiply(work, work, out=work)
             return float(-abs(signal) / np.sqrt(square @ work - middle * middle))
 
-        return float(minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-6}).x)
+        bounds = (0.0, 1.0)
+        if scan:
+            grid = np.linspace(0, 1, scan)
+            best = int(np.argmin([loss(a) for a in grid]))
+            bounds = (grid[max(best - 1, 0)], grid[min(best + 1, scan - 1)])
+        return float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
     with np.errstate(all="ignore"):  # hard rows overflow float32
         rows = zip(theta, target, theta if reference is None else reference, strict=True)
@@ -66,6 +75,7 @@ SOLVERS: Mapping[str, Solver] = {
     WALD: partial(ours, threads=1, criterion="wald"),
     SCIPY: partial(scipy_bounded, dtype=np.float32),
     SCIPY_64: partial(scipy_bounded, dtype=np.float64),
+    SCIPY_SCAN: partial(scipy_bounded, dtype=np.float64, scan=65),
 }
 
 

@@ -81,7 +81,7 @@ def targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
 def _snr_targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for ours in (maxima.OURS, maxima.OURS_2):
-        for rival in (maxima.SCIPY, maxima.SCIPY_64):
+        for rival in (maxima.SCIPY, maxima.SCIPY_64, maxima.SCIPY_SCAN):
             ratios = {c["name"]: _time(c, rival) / _time(c, ours) for c in outcome["snr"]}
             worst = min(ratios, key=ratios.__getitem__)
             met = ratios[worst] >= SNR_FASTER

@@ -44,7 +44,7 @@ WIDTH = 0.05
 """Nats."""
 MOST = 1024
 """Cells at most: the cache is small."""
-LEAST = 64
+LEAST = 96
 """Cells at least, of one width."""
 EDGE, FINEST, PARTS = 0.5, 2.0**-25, 8
 """Nats from the top token's ℓ within which an octave has PARTS cells, down to FINEST, where cells are fine."""
