@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 import torch
 
+from geomix_app.explorer import sampling
 from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
 from geomix_core import curves, summary
 from geomix_core.claims import CLAIMS, Bench, Setting, Verdict
@@ -20,16 +21,19 @@ from geomix_core.errors import OptionError, PolicyError
 from geomix_core.files import LogitPair
 from geomix_core.geodesics import PathLengths, e_geodesic, tilted_moments
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import Weights, exact_progress
+from geomix_core.progress import Weights, exact_progress, exact_step
 from geomix_core.scenarios import Prompt, real_rows, reference_policy, synthetic, token_names
 from geomix_core.transforms import smooth, temper, top_k, top_p
 
 EVERY_PAGE = 12
 """Rows kept by each cache: a few readers with a few scenarios each."""
 
+ETA_RANGE = Setting().eta_range
+"""Learning rates against which the worst progress is guarded."""
+
 ON_ATOMS = frozenset({"theorem_1", "section_4_2_pareto"})
 """Claims about any two policies that take many passes: true or false of the atoms as well."""
-FOR_STEPS = frozenset({"theorem_2_step", "theorem_2_gain", "theorem_3_minimax"})
+FOR_STEPS = frozenset({"theorem_2_step", "theorem_2_gain", "theorem_3_minimax", "section_5_4_alpha", "section_5_4_snr"})
 """Claims that take many passes, and whose numbers stand elsewhere on the page too."""
 
 
@@ -48,7 +52,6 @@ class Family:
     """What the α-pages need of a row that has a geometric family."""
 
     kl: AlphaResult
-    curves: curves.FamilyCurves
     chernoff: float
 
     @property
@@ -67,6 +70,16 @@ class Signal:
     def alpha_snr(self) -> float | None:
         """α_SNR where there is one."""
         return float(self.snr.alpha[0]) if self.snr.status[0].is_solution else None
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Exact progress `[E, A]` along α at some η, and the gain of each α's best η `[A]` (NaN: infinite); nats."""
+
+    alpha: np.ndarray
+    eta: tuple[float, ...]
+    progress: np.ndarray
+    best_gain: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +184,22 @@ def histogram(key: str, _batch: PolicyBatch) -> summary.RatioHistogram:
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def family(key: str, _batch: PolicyBatch) -> Family:
-    """α_KL, the curves along α and the Chernoff information."""
+    """α_KL and the Chernoff information."""
     result = _bench(key, Setting(), _batch).kl_symmetry
     low = tilted_moments(_batch, result.alpha.to(_batch.theta)).log_partition
-    return Family(result, curves.family_curves(atoms(key, _batch)), max(0.0, -float(low)))
+    return Family(result, max(0.0, -float(low)))
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def family_curves(key: str, _batch: PolicyBatch) -> curves.FamilyCurves:
+    """The family along α."""
+    return curves.family_curves(atoms(key, _batch))
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def signal(key: str, weights: Weights, _batch: PolicyBatch) -> Signal:
     """α_SNR with all local maxima."""
-    return Signal(_bench(key, Setting(weights=weights), _batch).snr)
+    return Signal(_bench(f"{key} for steps", Setting(weights=weights), for_steps(key, _batch)).snr)
 
 
 def wald(key: str, weights: Weights, batch: PolicyBatch) -> AlphaResult:
@@ -217,7 +236,7 @@ def family_point(key: str, alpha: float, _batch: PolicyBatch) -> summary.FamilyP
 
 
 def for_steps(key: str, batch: PolicyBatch) -> PolicyBatch:
-    """What quantities that depend on η are evaluated on while a slider moves: they need many passes.
+    """What quantities are evaluated on that need many passes.
 
     For r = ℓ the atoms agree with all tokens to 1e-6 (measured: 1e-13 on language-model rows), far below the digits
     shown. With an independent reference they do not, and all tokens are used.
@@ -269,12 +288,46 @@ def step_curves(key: str, alpha: float, reach: float, weights: Weights, _batch: 
     return curves.step_curves(atoms(key, _batch), alpha, reach, weights)
 
 
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def slices(key: str, etas: tuple[float, ...], weights: Weights, _batch: PolicyBatch, points: int = 101) -> Slices:
+    """Progress along α at each η. Raises CoverageError."""
+    reduced = atoms(key, _batch)
+    alpha = torch.linspace(0, 1, points, dtype=reduced.theta.dtype)
+    steps = exact_step(reduced, alpha[:, None], weights)[:, 0]
+    eta = torch.as_tensor(etas, dtype=reduced.theta.dtype)
+    found = [
+        exact_progress(reduced, a, torch.cat([eta, step[None].nan_to_num(0, 0, 0)])[:, None], weights)[:, 0]
+        for a, step in zip(alpha, steps, strict=True)
+    ]
+    gains = torch.stack(found, 1).numpy()
+    best = np.where(np.isfinite(steps.numpy()), gains[-1], np.nan)
+    return Slices(alpha.numpy(), etas, gains[:-1], best)
+
+
 @st.cache_resource(max_entries=4 * EVERY_PAGE, show_spinner=False)
 def expansion_error(
     key: str, alpha: float, step: float, weights: Weights, _batch: PolicyBatch
 ) -> curves.ExpansionError:
     """The error of the expansion against η."""
     return curves.expansion_error(atoms(key, _batch), alpha, step, weights)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def reach(key: str, weights: Weights, _batch: PolicyBatch) -> tuple[float, bool]:
+    """How far the explorer's η axis reaches, and whether it needs a logarithmic scale. Raises CoverageError."""
+    return sampling.reach_of(atoms(key, _batch), weights)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def samples(key: str, weights: Weights, reach: float, _batch: PolicyBatch) -> sampling.Samples:
+    """What the explorer interpolates. Raises DisjointSupportError, CoverageError."""
+    return sampling.sample(atoms(key, _batch), weights, reach)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def family_samples(key: str, _batch: PolicyBatch) -> sampling.Samples:
+    """What the explorer interpolates of the family alone. Raises DisjointSupportError."""
+    return sampling.sample_family(atoms(key, _batch))
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -299,7 +352,7 @@ def choices(key: str, weights: Weights, _batch: PolicyBatch) -> list[Choice]:
 @st.cache_resource(max_entries=100, show_spinner=False)
 def choice(key: str, name: str, alpha: float, weights: Weights, _batch: PolicyBatch) -> Choice:
     """One choice of α and what it costs."""
-    point = family_point(key, alpha, _batch)
+    point = summary.family_point(for_steps(key, _batch), alpha)
     kls = (point.kl_to_theta, point.kl_to_target, point.ess)
     about = pair(key, _batch)
     if not about.covered:

@@ -1,22 +1,15 @@
-"""The controls that every page shares: the scenario in the sidebar, and the bars for α and η."""
+"""The controls that every page shares: the scenario in the sidebar."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from geomix_app import compute, state
+from geomix_app import state
 from geomix_app.catalogue import LANGUAGES, Catalogue
 from geomix_app.scenario import CUSTOM, REAL, SOURCES, UPLOAD, Reshape
 from geomix_core.progress import WEIGHTS
 from geomix_core.scenarios import FAMILIES, REFERENCES, Parameter, real_rows
-
-ETA_CHOICES = tuple(float(f"{x:.3g}") for x in np.logspace(-3, 2, 201))
-"""Learning rates from 0.001 to 100, forty to a decade."""
-ETA_LIMIT = 1000.0
 
 
 def scenario(text: Catalogue) -> None:
@@ -47,78 +40,6 @@ def scenario(text: Catalogue) -> None:
         **state.bind("weights"),
     )
     _reshape(text)
-
-
-def alpha_bar(text: Catalogue, marks: Mapping[str, float | None], *, stacked: bool = False) -> None:
-    """The α slider with buttons that set it to marked values (None: that mark does not exist here)."""
-    slider, buttons = _bar(stacked)
-    slider.slider(
-        text("control.alpha"),
-        0.0,
-        1.0,
-        step=0.0001,
-        format="%.4f",
-        help=text("control.alpha_help"),
-        **state.bind("alpha"),
-    )
-    values = {
-        "snap_target": 0.0,
-        "snap_kl": marks.get("kl"),
-        "snap_half": 0.5,
-        "snap_snr": marks.get("snr"),
-        "snap_theta": 1.0,
-    }
-    with buttons:
-        for name, value in values.items():
-            if value is not None:
-                _snap(text, name, "alpha", round(value, 4), f"α = {value:.4f}")
-
-
-def eta_bar(text: Catalogue, marks: Mapping[str, float], *, stacked: bool = False) -> None:
-    """The η slider (logarithmic) with buttons that set it to η* and to the exact optimum."""
-    slider, buttons = _bar(stacked)
-    current = state.scenario().eta
-    slider.select_slider(
-        text("control.eta"),
-        sorted({*ETA_CHOICES, current}),
-        format_func=lambda eta: f"{eta:.4g}",
-        help=text("control.eta_help"),
-        **state.bind("eta"),
-    )
-    with buttons:
-        for name, value in marks.items():
-            if 0 < value <= ETA_LIMIT:
-                _snap(text, name, "eta", float(f"{value:.6g}"), f"η = {value:.4g}")
-
-
-def _bar(stacked: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
-    """A place for a slider and one for its buttons: below it, or at its right."""
-    if stacked:
-        return st.container(), st.container(horizontal=True, gap="small")
-    left, right = st.columns([5, 4], vertical_alignment="bottom", gap="medium")
-    return left, right.container(horizontal=True, gap="small")
-
-
-def _snap(text: Catalogue, name: str, field: str, value: float, tip: str) -> None:
-    st.button(text(f"control.{name}"), key=f"b.{name}", on_click=state.update, kwargs={field: value}, help=tip)
-
-
-def log_scale(text: Catalogue, default: bool) -> bool:
-    """Whether probabilities are drawn on a logarithmic scale; `default` holds until the reader chooses."""
-    chosen = st.segmented_control(
-        text("control.scale"),
-        ["linear", "log"],
-        format_func=lambda s: text(f"control.scale_{s}"),
-        label_visibility="collapsed",
-        required=True,
-        **state.bind_view("scale", "log" if default else "linear"),
-    )
-    return chosen == "log"
-
-
-def scale_is_log(default: bool) -> bool:
-    """What `log_scale` says, for figures away from its control."""
-    return bool(state.view_setting("scale", "log" if default else "linear") == "log")
 
 
 def _source_options(text: Catalogue) -> None:
@@ -195,14 +116,3 @@ def _reshape(text: Catalogue) -> None:
             help=text("control.epsilon_help"),
             **state.bind("epsilon"),
         )
-
-
-def marks(row: compute.Row) -> dict[str, float | None]:
-    """α_KL and α_SNR of the row, where they exist, for the α bar."""
-    pair = compute.pair(row.key, row.batch)
-    if pair.disjoint:
-        return {}
-    found: dict[str, float | None] = {"kl": compute.family(row.key, row.batch).alpha_kl}
-    if pair.covered:
-        found["snr"] = compute.signal(row.key, state.weights(), row.batch).alpha_snr
-    return found

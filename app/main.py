@@ -9,6 +9,7 @@ import torch
 from geomix_app import compute, controls, state
 
 PAGES = {
+    "home": ":material/home:",
     "policies": ":material/bar_chart:",
     "geodesic": ":material/timeline:",
     "choosing": ":material/balance:",
@@ -28,15 +29,19 @@ state.start()
 text = state.text()
 pages = {
     name: st.Page(
-        folder / f"{name}.py", title=text.plain(f"nav.{name}"), icon=icon, url_path=name, default=name == "policies"
+        folder / f"{name}.py", title=text.plain(f"nav.{name}"), icon=icon, url_path=name, default=name == "home"
     )
     for name, icon in PAGES.items()
 }
 page = st.navigation(list(pages.values()), position="top")
 state.register_pages(pages)
 state.enter(page.url_path)
-# Streamlit has no setting for the space beside the figures, and they need it on a 1440-pixel screen.
-st.html('<style>[data-testid="stMainBlockContainer"] {padding-left: 2.5rem; padding-right: 2.5rem}</style>')
+# Streamlit has no setting for the space beside the figures, which need it on a 1440-pixel screen, nor for type that is
+# larger on a projector.
+st.html(
+    '<style>[data-testid="stMainBlockContainer"] {padding-left: 2.5rem; padding-right: 2.5rem}'
+    "@media (min-width: 1800px) {html {font-size: 19px !important}}</style>"
+)
 with st.sidebar:
     controls.scenario(text)
     state.publish()

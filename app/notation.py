@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from html import unescape
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,13 +17,16 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """One quantity: HTML for Plotly, LaTeX for formulas, and a colour for each theme (colour-blind-safe set)."""
+    """One quantity: HTML for Plotly, LaTeX for formulas, a colour for each theme (colour-blind-safe set), the dash of
+    its curve and the shape of its marks.
+    """
 
     html: str
     latex: str
     light: str
     dark: str
     dash: str = "solid"
+    shape: str = "circle"
 
     def colour(self, theme: Theme) -> str:
         """The colour to draw it in."""
@@ -53,27 +57,34 @@ SYMBOLS = MappingProxyType(
         "kl_to_theta": Symbol(f"KL({_Q}‖{_THETA})", r"\mathrm{KL}(q_\alpha\|\pi_\theta)", *_BLUE),
         "kl_to_target": Symbol(f"KL({_Q}‖{_TARGET})", r"\mathrm{KL}(q_\alpha\|\pi_t)", *_VERMILLION),
         "log_partition": Symbol("log Z(α)", r"\log Z(\alpha)", *_GREEN),
-        "ess": Symbol("ESS/N", r"\mathrm{ESS}/N", *_AMBER),
+        "ess": Symbol("ESS/N", r"\mathrm{ESS}/N", *_INK),
         "snr": Symbol("SNR(α)", r"\mathrm{SNR}(\alpha)", *_PURPLE),
         "snr_ceiling": Symbol("√χ²", r"\sqrt{\chi^2}", *_GREY, "dot"),
         "phi1": Symbol("|Φ<sub>1</sub>|", r"|\Phi_1|", *_AMBER),
         "phi2": Symbol("√Φ<sub>2</sub>", r"\sqrt{\Phi_2}", *_GREY, "dash"),
         "progress": Symbol("exact", r"\mathrm{Progress}", *_GREEN),
         "second_order": Symbol(
-            "ηΦ<sub>1</sub> − η²Φ<sub>2</sub>/2", r"\eta\Phi_1-\tfrac{\eta^2}{2}\Phi_2", *_PURPLE, "dash"
+            "ηΦ<sub>1</sub> − η²Φ<sub>2</sub>/2", r"\eta\Phi_1-\tfrac{\eta^2}{2}\Phi_2", *_PURPLE, "dash", "square"
         ),
         "first_order": Symbol("ηΦ<sub>1</sub>", r"\eta\Phi_1", *_GREY, "dot"),
         "ceiling": Symbol(f"KL({_TARGET}‖{_THETA})", r"\mathrm{KL}(\pi_t\|\pi_\theta)", *_VERMILLION, "dot"),
         "e_geodesic": Symbol("e-geodesic", r"q_\alpha", *_GREEN),
         "m_geodesic": Symbol("m-geodesic", r"m_s", *_AMBER, "dash"),
         "fisher_rao": Symbol("Fisher–Rao", r"p_s", *_PURPLE, "dashdot"),
+        "exact_gain": Symbol("max<sub>η</sub> Progress", r"\max_\eta\mathrm{Progress}", *_INK, "dash"),
         "here": Symbol("α", r"\alpha", *_INK),
+        "alpha_kl": Symbol("α<sub>KL</sub>", r"\alpha_{\mathrm{KL}}", *_GREEN, shape="diamond"),
+        "alpha_snr": Symbol("α<sub>SNR</sub>", r"\alpha_{\mathrm{SNR}}", *_PURPLE, shape="diamond"),
+        "alpha_wald": Symbol("α<sub>Wald</sub>", r"\alpha_{\mathrm{Wald}}", *_AMBER, shape="diamond"),
+        "signal": Symbol("Φ<sub>1</sub>", r"\Phi_1", *_AMBER),
+        "noise": Symbol("Φ<sub>2</sub>", r"\Phi_2", *_GREY),
+        "eta_star": Symbol("η* = Φ<sub>1</sub>/Φ<sub>2</sub>", r"\eta^*=\Phi_1/\Phi_2", *_PURPLE),
     }
 )
 
 
 _IN_TEXT = re.compile(
-    r"(?<![A-Za-z_])([παηqE]|Var)_(θ|t|ref|KL|SNR|min|max|α|0|1)(?![A-Za-z])('?)(?:\^(\([^)]+\)|\w))?|(?<![A-Za-z])([ηαq])\*"
+    r"(?<![A-Za-z_])([παηqE]|Var)_(θ|t|ref|KL|SNR|Wald|min|max|α|0|1)(?![A-Za-z])('?)(?:\^(\([^)]+\)|\w))?|(?<![A-Za-z])([ηαq])\*"
 )
 _LATEX = {"π": r"\pi", "α": r"\alpha", "η": r"\eta", "θ": r"\theta", "−": "-"} | {
     "E": r"\mathbb{E}",
@@ -105,6 +116,23 @@ def html(text: str) -> str:
         return f"{letter}<sub>{index}</sub>{prime}" + (f"<sup>{power.strip('()')}</sup>" if power else "")
 
     return _IN_TEXT.sub(symbol, text)
+
+
+_PIECES = re.compile(r"<(/?)(sub|sup|i|b)>")
+
+
+def runs(markup: str) -> list[tuple[str, int]]:
+    """HTML as `html` writes it, cut into (text, level): −1 below the line, 0 on it, 1 above; for the explorer's SVG."""
+    found: list[tuple[str, int]] = []
+    level = 0
+    for i, piece in enumerate(re.split(r"(</?(?:sub|sup|i|b)>)", markup)):
+        if i % 2:
+            match = _PIECES.fullmatch(piece)
+            if match and match[2] in ("sub", "sup"):
+                level = 0 if match[1] else (-1 if match[2] == "sub" else 1)
+        elif piece:
+            found.append((unescape(piece), level))
+    return found
 
 
 def number(x: float, digits: int = 3) -> str:

@@ -94,7 +94,7 @@ def with_parameter(scenario: Scenario, name: str, value: float) -> Scenario:
 _PLAIN = {"row": int, "reference": str, "weights": str, "alpha": float, "eta": float, "epsilon": float}
 _RESHAPE = {"temperature": float, "top_k": int, "top_p": float}
 _ALLOWED = {"source": SOURCES, "reference": REFERENCES, "weights": WEIGHTS}
-_RANGES = {
+RANGES = {
     "alpha": (0.0, 1.0),
     "eta": (0.0, 1000.0),
     "epsilon": (0.0, 1.0),
@@ -143,8 +143,8 @@ def from_query(query: Mapping[str, str]) -> tuple[Scenario, tuple[str, ...]]:
         if field_name in _ALLOWED and value not in _ALLOWED[field_name]:
             problems.append(name)
             return default
-        if field_name in _RANGES:
-            low, high = _RANGES[field_name]
+        if field_name in RANGES:
+            low, high = RANGES[field_name]
             if not (low <= value <= high):
                 problems.append(name)
                 return default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -10,6 +10,7 @@ import streamlit as st
 
 from geomix_app import compute, state
 from geomix_app.catalogue import Catalogue
+from geomix_app.figures import export
 from geomix_app.figures.style import Style
 from geomix_app.notation import number, parameter, percent
 from geomix_app.scenario import Scenario
@@ -19,6 +20,8 @@ from geomix_core.progress import Weights
 from geomix_core.summary import PairSummary
 
 SMOOTHING = 1e-3
+IMAGE = "image"
+"""The setting of the view that says in which format a figure is saved."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ def uncovered_notice(view: View) -> None:
     _smoothing_button(view)
 
 
-def figure(fig: go.Figure, key: str, alt: str) -> None:
-    """Show a figure; its toolbar has only the image export."""
+def figure(fig: go.Figure, key: str, alt: str, columns: Callable[[], export.Columns] | None = None) -> None:
+    """Show a figure; its toolbar has only the image export. `columns` makes its data, for the reader to take away."""
+    offer(key, alt, lambda: fig, columns)
     st.plotly_chart(
         fig,
         key=key,
@@ -107,20 +111,36 @@ def figure(fig: go.Figure, key: str, alt: str) -> None:
         config={
             "displaylogo": False,
             "modeBarButtons": [["toImage"]],
-            "toImageButtonOptions": {"format": "svg", "filename": key},
+            "toImageButtonOptions": export.camera(key, state.view_setting(IMAGE, export.IMAGE_FORMATS[0])),
         },
     )
 
 
-def numbers(entries: Sequence[tuple[str, str, str | None]]) -> None:
-    """A row of labelled numbers (label, value, help)."""
-    for column, (label, value, help_text) in zip(st.columns(len(entries), gap="xsmall"), entries, strict=True):
-        column.metric(label, value, help=help_text, border=True)
+def offer(
+    key: str, title: str, fig: Callable[[], go.Figure], columns: Callable[[], export.Columns] | None = None
+) -> None:
+    """Let the reader take a figure away that the page draws in another form, or `figure` draws."""
+    state.shown().exhibits[key] = export.Exhibit(key, title, fig, columns)
+
+
+def said(sentence: str) -> None:
+    """What the figure above shows, in words, with today's numbers."""
+    st.markdown(sentence)
+
+
+def numbers(entries: Sequence[tuple[str, str, str | None]], abreast: int | None = None) -> None:
+    """Labelled numbers (label, value, help), so many in a line; all, unless told."""
+    abreast = abreast or len(entries)
+    for start in range(0, len(entries), abreast):
+        columns = st.columns(abreast, gap="xsmall")
+        for column, (label, value, help_text) in zip(columns, entries[start : start + abreast], strict=False):
+            column.metric(label, value, help=help_text, border=True)
 
 
 def verdicts(view: View, names: Sequence[str], abreast: int = 2) -> None:
     """What the document says beside what the computation finds on this row, claim by claim."""
     setting = Setting(weights=view.weights, alpha=view.scenario.alpha)
+    state.shown().claims.extend(names)
     for start in range(0, len(names), abreast):
         columns = st.columns(abreast, gap="small")
         for column, name in zip(columns, names[start : start + abreast], strict=False):

@@ -8,7 +8,7 @@ on screen, and code that changes the scenario moves every widget with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypedDict
 from urllib.parse import quote, urlencode
@@ -17,15 +17,17 @@ import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
 
 from geomix_app.catalogue import LANGUAGES, Catalogue, catalogue
+from geomix_app.figures.export import Shown
 from geomix_app.figures.style import Style
 from geomix_app.notation import Theme
-from geomix_app.scenario import Reshape, Scenario, from_query, to_query, with_parameter
+from geomix_app.scenario import RANGES, Reshape, Scenario, from_query, to_query, with_parameter
 from geomix_core.files import LogitPair
 from geomix_core.progress import Weights
 from geomix_core.reports import RowReport
 
 _SCENARIO, _LANGUAGE, _UPLOAD, _REPORTS, _LINK_PROBLEMS = "scenario", "language", "upload", "reports", "link_problems"
 _RUN, _MARK, _FRESH, _PAGES = "run", "mark", "fresh", "pages"
+_UPLOAD_FILES, _SHOWN = "upload_files", "shown"
 _UNSET = object()
 
 
@@ -74,6 +76,13 @@ def enter(page: str) -> None:
     mark = (page, st.session_state[_LANGUAGE])
     st.session_state[_FRESH] = st.session_state.get(_MARK) != mark
     st.session_state[_MARK] = mark
+    st.session_state[_SHOWN] = Shown()
+
+
+def shown() -> Shown:
+    """What the page has shown so far in this run, for the reader to take away."""
+    found: Shown = st.session_state[_SHOWN]
+    return found
 
 
 def scenario() -> Scenario:
@@ -141,6 +150,20 @@ def bind(path: str) -> Binding:
     return {"key": key, "on_change": _commit, "args": (path,)}
 
 
+def on_point(key: str) -> Callable[[], None]:
+    """The callback of an explorer with this key: takes over the α and η that it commits."""
+
+    def commit() -> None:
+        # A browser may send anything: what is no point of the plane changes nothing.
+        sent = st.session_state[key].get("point")
+        values = {name: sent.get(name) for name in ("alpha", "eta")} if isinstance(sent, dict) else {}
+        numbers = {name: float(x) for name, x in values.items() if isinstance(x, int | float)}
+        if numbers.keys() == values.keys() and all(RANGES[n][0] <= x <= RANGES[n][1] for n, x in numbers.items()):
+            update(**numbers)
+
+    return commit
+
+
 def bind_view(name: str, default: Any) -> Binding:
     """Bind a widget to a setting of this session's view, such as a chart's scale: kept across pages, not in the URL."""
     stored = f"view.{name}"
@@ -160,9 +183,16 @@ def upload() -> LogitPair | None:
     return found
 
 
-def set_upload(pair: LogitPair | None) -> None:
-    """Keep an uploaded pair; its solved rows are forgotten."""
+def upload_files() -> tuple[str, ...]:
+    """The names of the files that the uploaded pair came from; none for the bundled rows."""
+    found: tuple[str, ...] = st.session_state.get(_UPLOAD_FILES, ())
+    return found
+
+
+def set_upload(pair: LogitPair | None, files: Iterable[str] = ()) -> None:
+    """Keep an uploaded pair and the names of its files; its solved rows are forgotten."""
     st.session_state[_UPLOAD] = pair
+    st.session_state[_UPLOAD_FILES] = tuple(files)
     st.session_state[_REPORTS] = {}
 
 

@@ -3,19 +3,18 @@
 import streamlit as st
 
 from geomix_app import shell
-from geomix_app.views import editor, uploads
+from geomix_app.views import editor, reproduce, uploads
 from geomix_app.views import policies as show
 
 view = shell.open_page("policies")
 shell.answer(show.answer(view))
 
-show.pair_numbers(view)
-left, right = st.columns([11, 9], gap="medium")
+left, right = st.columns([64, 36], gap="medium")
 with left:
-    show.tokens(view, ("theta", "target"))
+    show.tokens(view, share=0.64)
 with right:
     show.prompt(view)
-    show.ratio(view)
+    show.pair_numbers(view)
 if not view.pair.covered:
     shell.uncovered_notice(view)
 
@@ -24,3 +23,5 @@ with editing, st.expander(view.words("edit"), icon=":material/edit:"):
     editor.table(view)
 with uploading, st.expander(view.words("upload"), icon=":material/upload_file:"):
     uploads.panel(view.text, key="policies")
+show.ratio(view)
+reproduce.show(view)

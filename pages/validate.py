@@ -1,7 +1,7 @@
 """What is α* on your own logits? Upload, solve every row, check, download, and open a row in the other pages."""
 
 from geomix_app import shell, state
-from geomix_app.views import uploads, validation
+from geomix_app.views import reproduce, uploads, validation
 
 text = state.text()
 shell.title("validate", text)
@@ -15,3 +15,4 @@ else:
         validation.distributions(text, reports)
         validation.rows(text, pair, reports)
         validation.cross_check(text, pair, reports)
+        reproduce.show_rows(text)

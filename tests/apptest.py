@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,11 +15,12 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 from geomix_app.catalogue import Catalogue, catalogue
+from geomix_app.explorer.data import LIMIT, unpack
 from geomix_app.scenario import Scenario
 
 MAIN = Path(__file__).resolve().parent.parent / "app" / "main.py"
-PAGES = ("policies", "geodesic", "choosing", "progress", "validate")
-EXPLORE = PAGES[:4]
+PAGES = ("home", "policies", "geodesic", "choosing", "progress", "validate")
+EXPLORE = PAGES[1:5]
 NO_NUMBER = re.compile(r"\b(nan|inf|none|null)\b", re.IGNORECASE)
 """What Python prints where a person should read a number, a dash or ∞."""
 
@@ -28,7 +30,7 @@ def open_app(page: str = "policies", *, lang: str = "en", **query: str) -> AppTe
     at = AppTest.from_file(MAIN, default_timeout=60)
     for name, value in {"lang": lang, **query}.items():
         at.query_params[name] = value
-    if page != "policies":
+    if page != PAGES[0]:
         # By file name, which is the page's name in the URL too, so no run on another page comes first.
         at.switch_page(f"../pages/{page}.py")
     return run(at)
@@ -52,6 +54,12 @@ def scenario(at: AppTest) -> Scenario:
     return found
 
 
+def move(at: AppTest, **point: float) -> AppTest:
+    """Move α or η, as an explorer does when it commits: AppTest has no hand for components."""
+    at.session_state["scenario"] = replace(scenario(at), **point)  # type: ignore[arg-type]
+    return run(at)
+
+
 def words(at: AppTest) -> Catalogue:
     """The catalogue in which the page speaks."""
     return catalogue(at.session_state["language"])
@@ -69,6 +77,37 @@ def address(at: AppTest) -> dict[str, str]:
 def has(at: AppTest, kind: str, key: str) -> bool:
     """Whether the page has an element of a kind (slider, button, …) with this key."""
     return key in {e.key for e in getattr(at, kind)}
+
+
+# --- the explorer ------------------------------------------------------------------------------------------------
+
+
+def explorers(at: AppTest) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """What the page's explorers were sent."""
+    sent = [e.proto.bytes for e in at.get("bidi_component")]
+    assert all(len(message) <= LIMIT for message in sent)
+    return [unpack(message) for message in sent]
+
+
+def explorer(at: AppTest) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the page's one explorer was sent."""
+    (found,) = explorers(at)
+    return found
+
+
+def told(runs: list[Any]) -> str:
+    """Runs, or the pieces of a sentence, as text; a number that moves as {quantity}."""
+    return "".join(f"{{{piece['quantity']}}}" if isinstance(piece, dict) else piece[0] for piece in runs)
+
+
+def sentences(at: AppTest, panel: str) -> list[str]:
+    """What may stand below a panel, variant by variant."""
+    return [told(variant["pieces"]) for variant in explorer(at)[0]["sentences"][panel]]
+
+
+def choices(at: AppTest) -> dict[str, dict[str, Any]]:
+    """The table of ways to choose α: values by name of the row, as words."""
+    return {told(row["name"]): row["values"] for row in explorer(at)[0]["choices"]["rows"]}
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -138,6 +177,12 @@ def shown(at: AppTest) -> Iterator[str]:
             yield from map(str, getattr(widget, "options", ()))
     for figure in figures(at).values():
         yield from labels(figure)
+    for header, _ in explorers(at):
+        panels = header["panels"]
+        yield from (told(header[kind][p]) for kind in ("notes", "remarks") for p in panels if p in header[kind])
+        yield from (told(v["pieces"]) for p in panels for v in header["sentences"].get(p, ()))
+        yield from (told(row["name"]) for row in (header["choices"] or {"rows": ()})["rows"])
+        yield from (told(header["words"].get(f"title_{p}", [])) for p in panels)
 
 
 def labels(figure: Mapping[str, Any]) -> Iterator[str]:

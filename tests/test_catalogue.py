@@ -13,8 +13,10 @@ import pytest
 from apptest import PAGES
 
 from geomix_app.catalogue import LANGUAGES, catalogue, entries
+from geomix_app.explorer.component import ROWS
 from geomix_app.scenario import SOURCES
 from geomix_app.shell import written
+from geomix_app.views.home import WAYS
 from geomix_core.claims import CLAIMS, Outcome, Setting, Verdict, check_all
 from geomix_core.claims.rows import section_5_4_alpha_from_reports
 from geomix_core.claims.words import reasons, words
@@ -166,11 +168,9 @@ def families() -> dict[str, set[str]]:
         },
         "findings": {f"claim.{c}.{k}" for c in compared for k in (Outcome.HOLDS, Outcome.FAILS)},
         "reasons": {f"claim.reason.{reason}" for reason in reasons()},
-        "choices": {
-            f"page.choosing.{c}"
-            for c in ("kl_symmetry", "snr_row", "wald", "half", "on_policy", "off_policy", "current")
-        },
+        "choices": {f"explorer.choice_{c}" for c in ROWS},
         "kinds of table": {f"page.policies.{k}" for k in offered["policies"]},
+        "ways in": {f"page.home.{w}" for w in WAYS},
         "paths": {f"path.{p}" for p in ("e_geodesic", "m_geodesic", "fisher_rao")},
         "assignment": {f"page.validate.by_{how}" for how in ("name", "order")},
     }

@@ -19,6 +19,7 @@ import pytest
 from apptest import labels, points, trace, values
 
 import geomix_app.figures as package
+from geomix_app import compute
 from geomix_app.catalogue import LANGUAGES, catalogue
 from geomix_app.figures import criteria, geodesic, progress, rows, tokens
 from geomix_app.figures.style import HELPER, Style, thin
@@ -61,6 +62,8 @@ def results(source: str, **parameters: float) -> dict[str, Any]:
         "steps": curves.step_curves(row, 0.3, 2.0),
         "error": curves.expansion_error(row, 0.3, abs(point.quadratic_step)),
         "map": curves.progress_map(row, 2.0),
+        "slices": compute.slices(f"{source} {parameters}", (0.5, 2.0), "importance", row),
+        "wald": solve_alpha(row, "wald"),
         "planes": curves.path_planes(
             row, (float(lengths.e_geodesic), float(lengths.m_geodesic), float(lengths.fisher_rao))
         ),
@@ -79,8 +82,6 @@ def draw(style: Style, r: dict[str, Any]) -> Iterator[tuple[str, go.Figure]]:
         yield f"tokens, {scale}", tokens.token_bars(style, r["names"], r["bars"], log_scale=log_scale)
         yield f"ratio, {scale}", tokens.ratio_histogram(style, r["histogram"], log_scale=log_scale)
     yield "plane", geodesic.kl_plane(style, r["planes"], r["here"])
-    for quantity in ("log_partition", "ess"):
-        yield quantity, geodesic.along_alpha(style, r["family"], r["here"], quantity)
     yield "delta", criteria.delta(style, r["family"], 0.3, r["alpha_kl"])
     yield "crossing", criteria.crossing(style, r["family"], 0.3, r["alpha_kl"], 0.1)
     yield "log Z", criteria.log_partition(style, r["family"], 0.3, r["alpha_kl"])
@@ -88,6 +89,8 @@ def draw(style: Style, r: dict[str, Any]) -> Iterator[tuple[str, go.Figure]]:
     yield "signal", criteria.signal_and_noise(style, r["signal"], 0.3)
     ceiling = r["pair"].kl_target_theta
     yield "step", progress.against_step(style, r["steps"], r["point"], 0.7, r["now"], ceiling)
+    yield "slice", progress.along_alpha(style, r["slices"], 0.3, r["now"], ceiling)
+    yield "worst", progress.worst(style, r["slices"], 0.3, r["wald"], ceiling)
     yield "error", progress.expansion_error(style, r["error"])
     yield "map", progress.progress_map(style, r["map"], 0.3, 0.7, ceiling)
     alphas = np.linspace(0, 1, 100_000)
@@ -141,8 +144,8 @@ def test_every_figure_names_itself_and_its_axes(language: str, theme: Theme) -> 
 
 
 def test_curves_that_have_no_label_beside_them_have_a_legend() -> None:
-    unlabelled = {"tokens, linear", "tokens, log", "ratio, linear", "ratio, log", "plane", "signal", "step", "error"}
-    unlabelled |= {"rows", "distances", "simplex"}
+    unlabelled = {"tokens, linear", "tokens, log", "ratio, linear", "ratio, log", "plane", "step", "error"}
+    unlabelled |= {"rows", "distances", "simplex", "slice", "worst"}
     found = {name: spec(figure) for name, figure in draw(Style(catalogue("en"), "light"), results("three_tokens"))}
     assert unlabelled <= found.keys()
     for name in unlabelled:
@@ -284,7 +287,6 @@ def test_curves_are_the_core_s(theme: Theme) -> None:
         (criteria.crossing(style, family, 0.3, None, None), "kl_to_theta", family.alpha, family.kl_to_theta),
         (criteria.crossing(style, family, 0.3, None, None), "kl_to_target", family.alpha, family.kl_to_target),
         (criteria.log_partition(style, family, 0.3, None), "log_partition", family.alpha, family.log_partition),
-        (geodesic.along_alpha(style, family, r["here"], "ess"), "ess", family.alpha, family.ess),
         (criteria.signal_and_noise(style, signal, 0.3), "phi1", signal.alpha, np.abs(signal.phi1)),
         (criteria.signal_and_noise(style, signal, 0.3), "phi2", signal.alpha, np.sqrt(signal.phi2)),
         (progress.against_step(style, steps, r["point"], 0.7, 0.1, 1.0), "first_order", steps.eta, steps.first_order),
@@ -295,6 +297,24 @@ def test_curves_are_the_core_s(theme: Theme) -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15, err_msg=symbol)
         line = trace(spec(figure), SYMBOLS[symbol].html)["line"]
         assert (line["color"], line["dash"]) == (SYMBOLS[symbol].colour(theme), SYMBOLS[symbol].dash)
+
+
+def test_slices_are_the_core_s_progress() -> None:
+    style, r = Style(catalogue("en"), "light"), results("three_tokens")
+    row, found = r["row"], r["slices"]
+    figure = progress.worst(style, found, 0.3, r["wald"], 1.0)
+    x, lower = curve_of(figure, style.words("explorer.worst"))
+    for i in (0, 37, 100):
+        ends = [exact_progress(row, float(x[i]), eta).item() for eta in (0.5, 2.0)]
+        assert lower[i] == pytest.approx(min(ends), rel=1e-6, abs=1e-9)
+    x, best = curve_of(progress.along_alpha(style, found, 0.3, 0.1, 1.0), style.words("explorer.best_eta"))
+    for i in (0, 37, 100):
+        gain = summary.learning_point(row, float(x[i])).exact_gain
+        assert best[i] == pytest.approx(gain, rel=1e-6)
+    wald = float(r["wald"].alpha[0])
+    marked = [t for t in spec(figure)["data"] if any("Wald" in str(word) for word in t.get("text", ()))]
+    assert [values(t["x"])[0] for t in marked] == [wald]
+    assert marked[0]["marker"]["symbol"] == SYMBOLS["alpha_wald"].shape == "diamond"
 
 
 def test_paths_in_the_plane_are_the_core_s() -> None:

@@ -14,16 +14,19 @@ from apptest import (
     PAGES,
     address,
     assert_readable,
+    choices,
+    explorer,
     figures,
     go,
-    has,
     labelled,
+    move,
     open_app,
     points,
     run,
     scenario,
+    sentences,
     shown,
-    trace,
+    told,
     values,
     words,
 )
@@ -31,16 +34,16 @@ from streamlit.testing.v1 import AppTest
 
 from geomix_app import compute, state
 from geomix_app.catalogue import catalogue
-from geomix_app.notation import SYMBOLS, markdown, number, parameter, percent
+from geomix_app.notation import SYMBOLS, markdown, number, parameter, percent, runs
 from geomix_app.scenario import CUSTOM, DEFAULT_TABLE, MAX_TABLE_ROWS, Reshape, Scenario, TableRow, to_query
 from geomix_app.shell import written
-from geomix_core import exact_progress, learning_signal, solve_alpha
+from geomix_core import exact_progress, solve_alpha
 from geomix_core.claims import CLAIMS, Claim, Outcome, Setting
 from geomix_core.claims.conditions import COVERED
 from geomix_core.criteria import chernoff_information
-from geomix_core.geodesics import e_geodesic, path_lengths
+from geomix_core.geodesics import path_lengths
 from geomix_core.policies import PolicyBatch
-from geomix_core.progress import WEIGHTS
+from geomix_core.progress import WEIGHTS, Weights
 from geomix_core.scenarios import FAMILIES, REFERENCES, real_rows, reference_policy, synthetic
 from geomix_core.summary import family_point, learning_point, pair_summary, top_tokens
 from geomix_core.transforms import top_k
@@ -70,9 +73,13 @@ def metrics(at: AppTest, page: str) -> dict[str, str]:
     return {names[m.label]: m.value for m in at.metric}
 
 
+def marks(at: AppTest) -> dict[str, float]:
+    """What is marked on the α track."""
+    return {m["symbol"]: m["alpha"] for m in explorer(at)[0]["marks"]}
+
+
 METRICS = {
     "policies": ("kl_target_theta", "kl_theta_target", "chi", "tv", "entropy_theta", "entropy_target", "overlap"),
-    "progress": ("phi1", "phi2", "snr", "eta_star", "eta_exact", "step_now", "ceiling"),
 }
 
 
@@ -111,9 +118,9 @@ SCENARIOS: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_page_runs_and_reads_well(name: str) -> None:
-    at = open_app(**SCENARIOS[name])
+    at = open_app(PAGES[0], **SCENARIOS[name])
     for page in PAGES:
-        if page != "policies":
+        if page != PAGES[0]:
             go(at, page)
         assert [s.value for s in at.subheader] == [words(at)(f"page.{page}.title")]
         assert_readable(at)
@@ -135,11 +142,15 @@ def test_every_page_opens_by_its_link_in_chinese(page: str) -> None:
     assert [t for t in english if not any(s and s in t for s in (*prompts, *prefixes))] == []
 
 
-def test_app_opens_on_a_meaningful_figure_with_no_choice_made() -> None:
+def test_policies_open_on_a_meaningful_figure() -> None:
     at = open_app()
     assert scenario(at) == Scenario()
-    assert set(figures(at)) == {"tokens", "ratio"}
+    assert set(figures(at)) == {"ratio"}
     batch = bundled()
+    header, arrays = explorer(at)
+    assert header["panels"] == ["pair"]
+    assert not header["parts"]["track"]
+    np.testing.assert_allclose(arrays["tokens.theta"], batch.theta[0][top_tokens(batch, 14).tolist()], rtol=1e-12)
     p = pair_summary(batch)
     sentence = words(at)("page.policies.answer", kl=number(p.kl_target_theta), tv=percent(p.total_variation))
     assert answer(at) == sentence
@@ -159,6 +170,11 @@ def test_cut_target_has_no_answer_that_needs_coverage(page: str, reference: str)
     # The distance along the family needs no coverage; the reward does.
     assert [w.value for w in at.warning] == ([] if page == "geodesic" else [notice])
     assert not at.error
+    if page != "progress":
+        # What is drawn says nothing of what is undefined.
+        header, _ = explorer(at)
+        assert not {"snr", "worst", "progress", "slice"} & {*header["panels"], *header["curves"]}
+        assert header["table"] is None
     if page == "choosing":
         # Truncation took the tokens that would balance it, so KL symmetry has no answer either.
         status = solve_alpha(synthetic("top_k"), "kl_symmetry").status[0]
@@ -174,7 +190,8 @@ def test_smoothing_button_gives_every_page_its_answer() -> None:
     run(at.button(key="b.smooth").click())
     assert scenario(at).epsilon == 0.001
     assert not at.warning
-    assert set(figures(at)) == {"step", "map", "error"}
+    assert set(figures(at)) == {"map", "error"}
+    assert explorer(at)[0]["panels"] == ["progress", "slice"]
     assert at.select_slider(key="w.epsilon").value == 0.001
 
 
@@ -183,15 +200,19 @@ def test_disjoint_policies_are_explained(page: str) -> None:
     at = open_app(page, **DISJOINT)
     assert [w.value for w in at.warning] == [words(at)("notice.disjoint")]
     assert not figures(at)
+    assert not at.get("bidi_component")
     run(at.button(key="b.smooth").click())
     assert figures(at)
+    assert explorer(at)[0]["notes"] == {}
 
 
 def test_disjoint_policies_are_shown_with_their_infinite_distance() -> None:
     at = open_app(**DISJOINT)
     found = metrics(at, "policies")
     assert (found["kl_target_theta"], found["chi"], found["overlap"]) == ("∞", "∞", "0")
-    assert set(figures(at)) == {"tokens"}
+    assert not figures(at)
+    _, arrays = explorer(at)
+    np.testing.assert_array_equal(np.exp(arrays["tokens.theta"]), [1, 0])
 
 
 def test_identical_policies_are_explained() -> None:
@@ -212,8 +233,11 @@ def test_two_tokens_have_a_flat_snr(page: str) -> None:
         chernoff=number(float(chernoff_information(batch)[0])),
         status=words(at)("status.flat"),
     )
-    snr = values(trace(figures(at)["snr"], SYMBOLS["snr"].html)["y"])
-    np.testing.assert_allclose(snr, pair_summary(batch).snr_ceiling, rtol=1e-9)
+    header, arrays = explorer(at)
+    np.testing.assert_allclose(arrays["curves.snr"], pair_summary(batch).snr_ceiling, rtol=1e-9)
+    assert sentences(at, "snr") == [catalogue("en").html("status.flat")]
+    assert "alpha_snr" not in marks(at)
+    assert header["scalars"]["snr_best"] == pytest.approx(pair_summary(batch).snr_ceiling)
 
 
 @pytest.mark.parametrize("page", ["choosing", "progress"])
@@ -267,10 +291,9 @@ def test_link_restores_everything_on_every_page(page: str) -> None:
     assert at.number_input(key="w.gaussian.parameters.seed").value == 7
     assert at.slider(key="w.theta.temperature").value == 0.9
     assert at.number_input(key="w.target.top_k").value == 90
-    if has(at, "slider", "w.alpha"):
-        assert at.slider(key="w.alpha").value == 0.1234
-    if has(at, "select_slider", "w.eta"):
-        assert at.select_slider(key="w.eta").value == 0.05
+    if at.get("bidi_component"):
+        header, _ = explorer(at)
+        assert (header["alpha"], header["eta"]) == (0.1234, 0.05)
 
 
 def test_link_without_settings_is_the_default() -> None:
@@ -341,13 +364,13 @@ def test_row_beyond_the_last_is_the_last_in_words_and_numbers() -> None:
 
 def test_language_changes_the_words_and_nothing_else() -> None:
     at = open_app("geodesic", **THREE, alpha="0.25")
-    before, bars = scenario(at), figures(at)["tokens"]["data"]
+    before, key = scenario(at), explorer(at)[0]["curves"]
     run(at.button_group(key="w.language").set_value("zh"))
     assert [s.value for s in at.subheader] == [catalogue("zh")("page.geodesic.title")]
     assert scenario(at) == before
     assert address(at)["lang"] == "zh"
-    assert figures(at)["tokens"]["data"] == bars
-    assert at.slider(key="w.alpha").value == 0.25
+    header, _ = explorer(at)
+    assert (header["curves"], header["alpha"], header["language"]) == (key, 0.25, "zh")
     run(at.button_group(key="w.language").set_value("en"))
     assert [s.value for s in at.subheader] == [catalogue("en")("page.geodesic.title")]
     assert scenario(at) == before
@@ -355,13 +378,13 @@ def test_language_changes_the_words_and_nothing_else() -> None:
 
 def test_pages_share_the_scenario() -> None:
     at = open_app("geodesic", **THREE)
-    run(at.slider(key="w.alpha").set_value(0.25))
+    move(at, alpha=0.25)
     for page in ("choosing", "policies", "validate", "progress", "geodesic"):
         go(at, page)
         assert scenario(at) == Scenario(source="three_tokens", alpha=0.25)
         assert address(at) == {"source": "three_tokens", "alpha": "0.25", "lang": "en"}
-        if has(at, "slider", "w.alpha"):
-            assert at.slider(key="w.alpha").value == 0.25
+        if at.get("bidi_component"):
+            assert explorer(at)[0]["alpha"] == 0.25
 
 
 def test_changing_the_source_keeps_alpha_and_forgets_the_parameters() -> None:
@@ -408,14 +431,14 @@ def test_weights_change_snr_and_not_the_policies(weights: str) -> None:
 
 def test_link_on_screen_is_the_scenario_s(monkeypatch: pytest.MonkeyPatch) -> None:
     at = open_app("choosing", **THREE, alpha="0.25")
-    run(at.slider(key="w.alpha").set_value(0.75))
+    move(at, alpha=0.75)
     assert address(at) == {**to_query(scenario(at)), "lang": "en"}
 
     def fail(*_: Any) -> None:
         raise AssertionError("st.query_params was written: the browser's Back would undo sliders one by one")
 
     monkeypatch.setattr(type(state.st.query_params), "__setitem__", fail)
-    run(at.slider(key="w.alpha").set_value(0.5))
+    move(at, alpha=0.5)
     assert "alpha" not in address(at)
 
 
@@ -429,7 +452,7 @@ def test_policies_page_shows_the_core_s_numbers() -> None:
         "kl_target_theta": number(p.kl_target_theta),
         "kl_theta_target": number(p.kl_theta_target),
         "chi": number(p.chi2),
-        "tv": number(p.total_variation),
+        "tv": percent(p.total_variation),
         "entropy_theta": number(p.entropy_theta),
         "entropy_target": number(p.entropy_target),
         "overlap": "3",
@@ -439,16 +462,31 @@ def test_policies_page_shows_the_core_s_numbers() -> None:
 @pytest.mark.parametrize("policy", ["theta", "target"])
 def test_policies_page_draws_the_policies(policy: str) -> None:
     at = open_app(source="gaussian")
-    run(at.button_group(key="w.view.scale").set_value("linear"))
     batch = synthetic("gaussian")
     index = top_tokens(batch, 14)
-    bars = trace(figures(at)["tokens"], SYMBOLS[policy].html)
-    assert bars["type"] == "bar"
-    np.testing.assert_allclose(values(bars["x"]), getattr(batch, policy)[0][index.tolist()].exp().numpy(), rtol=1e-12)
-    assert bars["customdata"] == [f"#{i}" for i in index]
-    # The scale is the reader's and goes with him from page to page.
-    go(at, "geodesic")
-    assert trace(figures(at)["tokens"], SYMBOLS[policy].html)["type"] == "bar"
+    header, arrays = explorer(at)
+    np.testing.assert_allclose(
+        arrays[f"tokens.{policy}"], getattr(batch, policy)[0][index.tolist()].numpy(), rtol=1e-12
+    )
+    assert header["tokens"] == [f"#{i}" for i in index]
+
+
+def test_policies_page_says_where_they_differ_most() -> None:
+    at = open_app(**THREE)
+    batch = synthetic("three_tokens")
+    theta, target = batch.theta[0].exp(), batch.target[0].exp()
+    most = int((theta - target).abs().argmax())
+    (sentence,) = sentences(at, "pair")
+    said = catalogue("en").plain(
+        "explorer.says_pair",
+        token="ABC"[most],
+        theta=percent(float(theta[most]), 2),
+        target=percent(float(target[most]), 2),
+    )
+    assert sentence == said.replace("_", "")
+    p = pair_summary(batch)
+    means = words(at)("page.policies.says_ratio", target=number(p.kl_target_theta), theta=number(-p.kl_theta_target))
+    assert means in [m.value for m in at.markdown]
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p"])
@@ -467,40 +505,46 @@ def test_reshaping_changes_one_policy(name: str) -> None:
 # --- geodesic ----------------------------------------------------------------------------------------------------
 
 
-def test_alpha_on_the_geodesic_page_moves_everything() -> None:
+def test_geodesic_answers_with_the_middle() -> None:
     at = open_app("geodesic", source="gaussian")
     batch = synthetic("gaussian")
-    index = top_tokens(batch, 14)
+    assert answer(at) == words(at)(
+        "page.geodesic.answer",
+        alpha_kl=parameter(alpha_kl(batch)),
+        chernoff=number(float(chernoff_information(batch)[0])),
+    )
+    header, _ = explorer(at)
+    assert header["panels"] == ["policies", "kls"]
+    assert marks(at).keys() == {"0", "½", "1", "alpha_kl"}
+    # Nothing that needs the reward is computed here.
+    assert header["table"] is None
+    assert "snr" not in header["curves"]
+
+
+def test_alpha_on_the_geodesic_page_moves_the_plane() -> None:
+    at = open_app("geodesic", source="gaussian")
     for alpha in (0.0, 0.25, 0.8):
-        run(at.slider(key="w.alpha").set_value(alpha))
-        assert scenario(at).alpha == alpha
-        here = family_point(batch, alpha)
-        assert answer(at) == words(at)(
-            "page.geodesic.answer",
-            alpha=parameter(alpha),
-            to_theta=number(here.kl_to_theta),
-            to_target=number(here.kl_to_target),
-            ess=number(100 * here.ess),
-        )
-        drawn = figures(at)
-        q = values(trace(drawn["tokens"], SYMBOLS["q"].html)["x"])
-        np.testing.assert_allclose(q, e_geodesic(batch, alpha)[0].exp().numpy()[index], rtol=1e-12)
-        assert labelled(drawn["plane"], SYMBOLS["q"].html) == pytest.approx((here.kl_to_theta, here.kl_to_target))
-        for quantity, value in (("log_partition", here.log_partition), ("ess", here.ess)):
-            x, y = (values(drawn[quantity]["data"][-1][axis])[0] for axis in ("x", "y"))
-            assert (x, y) == pytest.approx((alpha, value))
+        move(at, alpha=alpha)
+        here = family_point(synthetic("gaussian"), alpha)
+        assert labelled(figures(at)["plane"], SYMBOLS["q"].html) == pytest.approx((here.kl_to_theta, here.kl_to_target))
+        assert explorer(at)[0]["alpha"] == alpha
         assert address(at).get("alpha", "0.5") == f"{alpha:g}"
 
 
-def test_triangle_shows_three_tokens() -> None:
-    at = open_app("geodesic", **THREE, alpha="0.25")
-    batch = synthetic("three_tokens")
-    q = next(t for t in figures(at)["simplex"]["data"] if t.get("text") == [SYMBOLS["q"].html])
-    found = [values(q[axis])[0] for axis in "abc"]
-    np.testing.assert_allclose(found, e_geodesic(batch, 0.25)[0].exp().numpy(), rtol=1e-12)
-    path = trace(figures(at)["simplex"], words(at).html("path.e_geodesic"))
-    for axis, start, end in zip("abc", batch.target[0].exp(), batch.theta[0].exp(), strict=True):
-        assert values(path[axis])[[0, -1]] == pytest.approx([float(start), float(end)])
+def test_sentence_of_the_distances_says_which_policy_is_nearer() -> None:
+    at = open_app("geodesic", source="gaussian")
+    both, target, theta = explorer(at)[0]["sentences"]["kls"]
+    assert "nearer to πt" in told(target["pieces"])
+    assert "nearer to πθ" in told(theta["pieces"])
+    assert "both policies" in told(both["pieces"])
+    # Δ > 0: q is further from π_θ. At α_KL, with the four decimals of a mark, both are as far.
+    assert (target["when"]["quantity"], theta["when"]) == ("delta", None)
+    assert both["when"]["to"] == target["when"]["from"] > 0
+    rounded = round(alpha_kl(synthetic("gaussian")), 4)
+    assert abs(family_point(synthetic("gaussian"), rounded).delta) < both["when"]["to"]
+    assert {p["quantity"] for p in target["pieces"] if isinstance(p, dict)} == {
+        "alpha", "kl_to_theta", "kl_to_target", "hundred",
+    }  # fmt: skip
 
 
 def test_lengths_of_the_paths_are_the_core_s() -> None:
@@ -595,10 +639,10 @@ def test_moving_alpha_decides_again_only_what_depends_on_it(
     at = open_app(page, source="gaussian", seed="77", alpha="0.25")
     assert sorted(decided) == sorted(ON_PAGE[page])
     decided.clear()
-    run(at.slider(key="w.alpha").set_value(0.26))
+    move(at, alpha=0.26)
     assert sorted(decided) == sorted(again)
     decided.clear()
-    run(at.slider(key="w.alpha").set_value(0.25))
+    move(at, alpha=0.25)
     assert decided == []
 
 
@@ -611,49 +655,32 @@ def test_choosing_answers_with_the_solver_s_alphas(query: dict[str, str]) -> Non
     batch = synthetic(query["source"]) if query else bundled()
     kl, snr = alpha_kl(batch), solve_alpha(batch, "snr")
     text = words(at)
+    wald = solve_alpha(batch, "wald")
+    at_kl = learning_point(batch, kl)
     assert answer(at) == text(
         "page.choosing.answer",
         alpha_kl=parameter(kl),
         chernoff=number(float(chernoff_information(batch)[0])),
         alpha_snr=parameter(float(snr.alpha[0])),
+        alpha_wald=parameter(float(wald.alpha[0])),
         weights=text("weights.importance"),
+        snr_share=percent(abs(at_kl.signed_snr) / snr.maxima[0][0].value),
+        gain_share=percent(at_kl.exact_gain / pair_summary(batch).kl_target_theta),
     )
-    drawn = figures(at)
-    root = SYMBOLS["alpha"].html + "<sub>KL</sub>"
-    assert labelled(drawn["delta"], root) == pytest.approx((kl, 0.0), abs=1e-9)
-    peak = labelled(drawn["snr"], SYMBOLS["alpha"].html + "<sub>SNR</sub>")
-    assert peak == pytest.approx((float(snr.alpha[0]), snr.maxima[0][0].value))
-    # The marked root is where the drawn curve crosses zero.
-    curve = trace(drawn["delta"], SYMBOLS["delta"].html)
-    x, y = values(curve["x"]), values(curve["y"])
-    crossing = np.flatnonzero(np.diff(np.sign(y)))
-    assert x[crossing[0]] <= kl <= x[crossing[-1] + 1]
+    header, _ = explorer(at)
+    assert header["panels"] == ["delta", "snr", "worst"]
+    found = marks(at)
+    for symbol, result in (("alpha_snr", snr), ("alpha_wald", wald)):
+        assert found[symbol] == pytest.approx(float(result.alpha[0]), abs=1e-4)
+    assert found["alpha_kl"] == round(kl, 4)
+    assert header["scalars"]["chernoff"] == pytest.approx(float(chernoff_information(batch)[0]))
+    assert header["maxima"][0][:2] == pytest.approx([float(snr.alpha[0]), snr.maxima[0][0].value])
+    assert parameter(float(snr.alpha[0])) in sentences(at, "snr")[-1]
 
 
-@pytest.mark.parametrize(
-    ("page", "source"), [("geodesic", "gaussian"), ("choosing", "three_tokens"), ("progress", "peaked")]
-)
-def test_buttons_set_alpha_to_what_they_say(page: str, source: str) -> None:
-    at = open_app(page, source=source, alpha="0.3333")
-    batch = synthetic(source)
-    wanted = {
-        "target": 0.0,
-        "kl": alpha_kl(batch),
-        "half": 0.5,
-        "snr": float(solve_alpha(batch, "snr").alpha[0]),
-        "theta": 1.0,
-    }
-    for name, alpha in wanted.items():
-        run(at.button(key=f"b.snap_{name}").click())
-        assert scenario(at).alpha == round(alpha, 4)
-        assert at.slider(key="w.alpha").value == round(alpha, 4)
-
-
-def test_no_button_leads_where_there_is_no_answer() -> None:
-    for source, answers in (("zipf", {"kl", "snr"}), ("top_k", set())):
-        at = open_app("choosing", source=source)
-        assert has(at, "button", "b.snap_half")
-        assert {name for name in ("kl", "snr") if has(at, "button", f"b.snap_{name}")} == answers
+def test_no_mark_stands_where_there_is_no_answer() -> None:
+    for source, answers in (("zipf", {"alpha_kl", "alpha_snr", "alpha_wald"}), ("top_k", set())):
+        assert marks(open_app("choosing", source=source)).keys() & SYMBOLS.keys() == answers
 
 
 def test_solved_on_the_common_support() -> None:
@@ -668,32 +695,39 @@ def test_solved_on_the_common_support() -> None:
         chernoff=number(float(chernoff_information(batch)[0])),
         status=words(at)("status.no_coverage"),
     )
-    assert has(at, "button", "b.snap_kl")
-    assert not has(at, "button", "b.snap_snr")
+    assert marks(at).keys() == {"0", "½", "1", "alpha_kl"}
 
 
 def test_table_of_choices_is_the_core_s() -> None:
     at = open_app("choosing", **THREE, alpha="0.3")
     batch, text = synthetic("three_tokens"), words(at)
     snr, wald = solve_alpha(batch, "snr"), solve_alpha(batch, "wald", eta_range=(0.5, 2.0))
-    table = at.table[0].value.reset_index()
-    alphas = [alpha_kl(batch), float(snr.alpha[0]), float(wald.alpha[0]), 0.5, 1.0, 0.0, 0.3]
-    names = ["kl_symmetry", "snr_row", "wald", "half", "on_policy", "off_policy", "current"]
-    assert list(table[text("page.choosing.criterion")]) == [text(f"page.choosing.{n}") for n in names]
-    assert list(table[text("page.choosing.alpha")]) == [parameter(a) for a in alphas]
-    for i, alpha in enumerate(alphas):
+    found = choices(at)
+    alphas = [alpha_kl(batch), float(snr.alpha[0]), float(wald.alpha[0]), 0.5, 1.0, 0.0]
+    names = ["kl_symmetry", "snr", "wald", "half", "on_policy", "off_policy"]
+    assert list(found) == [told(runs(text.html(f"explorer.choice_{n}"))) for n in names]  # type: ignore[arg-type]
+    ceiling = pair_summary(batch).kl_target_theta
+    for alpha, values_ in zip(alphas, found.values(), strict=True):
         here, learning = family_point(batch, alpha), learning_point(batch, alpha)
-        ceiling = pair_summary(batch).kl_target_theta
-        expected = {
-            "kl_to_theta": number(here.kl_to_theta),
-            "kl_to_target": number(here.kl_to_target),
-            "ess": percent(here.ess),
-            "snr": number(learning.signed_snr),
-            "snr_share": percent(abs(learning.signed_snr) / snr.maxima[0][0].value),
-            "best_progress": number(learning.exact_gain),
-            "ceiling_share": percent(learning.exact_gain / ceiling),
-        }
-        assert {column: table[text(f"page.choosing.{column}")][i] for column in expected} == expected
+        assert values_ == pytest.approx(
+            {
+                "alpha": alpha,
+                "kl_to_theta": here.kl_to_theta,
+                "kl_to_target": here.kl_to_target,
+                "ess": here.ess,
+                "snr": learning.signed_snr,
+                "snr_share": abs(learning.signed_snr) / snr.maxima[0][0].value,
+                "exact_gain": learning.exact_gain,
+                "gain_share": learning.exact_gain / ceiling,
+            },
+            rel=1e-9,
+            abs=1e-12,
+        )
+
+
+def test_table_has_no_column_without_a_number() -> None:
+    columns = explorer(open_app("choosing", source="top_k"))[0]["choices"]["columns"]
+    assert [c["quantity"] for c in columns] == ["alpha", "kl_to_theta", "kl_to_target"]
 
 
 def test_several_maxima_and_a_negative_signal_are_told() -> None:
@@ -706,75 +740,58 @@ def test_several_maxima_and_a_negative_signal_are_told() -> None:
     alphas = ", ".join(parameter(m.alpha) for m in maxima)
     assert [i.value for i in at.info] == [words(at)("page.choosing.maxima", count=str(len(maxima)), alphas=alphas)]
     assert [w.value for w in at.warning] == [words(at)("page.choosing.negative")]
-    assert labelled(figures(at)["snr"], f"{maxima[1].alpha:.3f}") == pytest.approx((maxima[1].alpha, maxima[1].value))
+    header, _ = explorer(at)
+    assert header["maxima"] == [[m.alpha, m.value, m.sign] for m in maxima]
+    assert header["sentences"]["snr"][0]["when"] == {"quantity": "snr", "from": None, "to": 0.0}
 
 
 # --- learning progress -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_eta_moves_the_progress_shown(weights: str) -> None:
+def test_progress_answers_with_what_three_places_reach(weights: Weights) -> None:
     at = open_app("progress", source="gaussian", weights=weights, alpha="0.4")
     batch = synthetic("gaussian")
     ceiling = pair_summary(batch).kl_target_theta
-    seen = set()
-    for eta in (0.01, 0.1, 1.0, 10.0):
-        run(at.select_slider(key="w.eta").set_value(eta))
-        assert scenario(at).eta == eta
-        now = exact_progress(batch, 0.4, eta, weights).item()  # type: ignore[arg-type]
-        point = learning_point(batch, 0.4, weights)  # type: ignore[arg-type]
-        assert metrics(at, "progress")["step_now"] == number(now)
-        assert answer(at) == words(at)(
-            "page.progress.answer" if now >= 0 else "page.progress.answer_harm",
-            eta=number(eta),
-            alpha=parameter(0.4),
-            progress=number(abs(now)),
-            share=percent(now / ceiling),
-            exact=number(point.exact_step),
-            quadratic=number(point.quadratic_step),
-        )
-        seen.add(metrics(at, "progress")["step_now"])
-        assert address(at).get("eta", "1") == f"{eta:g}"
-    assert len(seen) == 4
+    places = {"on_policy": 1.0, "kl": alpha_kl(batch), "off_policy": 0.0}
+    reached = {n: percent(learning_point(batch, a, weights).exact_gain / ceiling) for n, a in places.items()}
+    assert answer(at) == words(at)("page.progress.answer", ceiling=number(ceiling), **reached)
 
 
-def test_progress_numbers_are_the_core_s() -> None:
-    at = open_app("progress", **THREE, alpha="0.4", eta="0.01")
-    batch = synthetic("three_tokens")
-    signal, point = learning_signal(batch, 0.4), learning_point(batch, 0.4)
-    assert metrics(at, "progress") == {
-        "phi1": number(signal.phi1.item()),
-        "phi2": number(signal.phi2.item()),
-        "snr": number(signal.signed_snr.item()),
-        "eta_star": number(signal.quadratic_step.item()),
-        "eta_exact": number(point.exact_step),
-        "step_now": number(exact_progress(batch, 0.4, 0.01).item()),
-        "ceiling": number(pair_summary(batch).kl_target_theta),
-    }
+def test_infinite_ceiling_is_told_without_shares() -> None:
+    table = '[["a",0.5,0.2],["b",0.5,0.3],["c",0,0.5]]'
+    at = open_app("progress", source=CUSTOM, table=table, kind="probs")
+    assert_readable(at)
+    assert answer(at).startswith(
+        words(at)("page.progress.answer_endless", on_policy="|", kl="", off_policy="").split("**|")[0]
+    )
+    for panel in ("progress", "slice"):
+        assert not any("{share}" in s or "{gain_share}" in s for s in sentences(at, panel))
 
 
-@pytest.mark.parametrize("name", ["snap_eta_exact", "snap_eta_star"])
-def test_eta_buttons_go_where_they_say(name: str) -> None:
-    at = open_app("progress", source="gaussian", alpha="0.4")
-    point = learning_point(synthetic("gaussian"), 0.4)
-    wanted = point.exact_step if name == "snap_eta_exact" else point.quadratic_step
-    run(at.button(key=f"b.{name}").click())
-    assert scenario(at).eta == pytest.approx(wanted, rel=1e-5)
-    assert at.select_slider(key="w.eta").value == scenario(at).eta
-    assert float(address(at)["eta"]) == scenario(at).eta
-
-
-def test_exact_progress_curve_passes_through_the_number_shown() -> None:
-    at = open_app("progress", source="gaussian", alpha="0.4", eta="0.3")
-    curve = trace(figures(at)["step"], words(at).html("figure.step.exact"))
-    x, y = values(curve["x"]), values(curve["y"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_progress_sampled_for_the_page_is_the_core_s(weights: Weights) -> None:
+    at = open_app("progress", source="gaussian", weights=weights, alpha="0.4")
     batch = synthetic("gaussian")
-    assert len(x) > 50
-    assert x[0] == 0
-    assert x[-1] >= max(0.3, learning_point(batch, 0.4).exact_step)
-    expected = [exact_progress(batch, 0.4, float(eta)).item() for eta in x[::20]]
-    # Curves are drawn from the compressed row: right to the pixel, not to the last digit.
-    np.testing.assert_allclose(y[::20], expected, atol=1e-4 * np.max(np.abs(expected)))
+    header, _ = explorer(at)
+    row = compute.row(scenario(at), None)
+    samples = compute.samples(row.key, weights, header["axis"]["reach"], row.batch)
+    for eta in (0.01, 0.1, 1.0, 10.0):
+        move(at, eta=eta)
+        assert address(at).get("eta", "1") == f"{eta:g}"
+        assert explorer(at)[0]["axis"]["reach"] >= eta
+        exact = exact_progress(batch, 0.4, eta, weights).item()
+        shown_ = float(samples.progress(0.4, np.array([eta]))[0])
+        assert shown_ == -np.inf or shown_ == pytest.approx(exact, abs=1e-4 * header["table"]["unit"])
+    assert header["scalars"]["ceiling"] == pytest.approx(pair_summary(batch).kl_target_theta, rel=1e-12)
+
+
+def test_sentences_of_progress_tell_gain_from_harm() -> None:
+    harm, gain, _ = explorer(open_app("progress", **THREE))[0]["sentences"]["progress"]
+    assert harm["when"] == {"quantity": "progress", "from": None, "to": 0.0}
+    assert {p["quantity"] for p in gain["pieces"] if isinstance(p, dict)} == {
+        "eta", "progress", "share", "exact_step", "eta_star",
+    }  # fmt: skip
 
 
 def test_map_is_progress_over_the_plane() -> None:
@@ -847,7 +864,7 @@ BAD_EDITS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", BAD_EDITS)
 def test_bad_weights_are_refused_and_nothing_is_lost(what: str, page_scenario: dict[str, str]) -> None:
     at = open_app(**page_scenario)
-    before, drawn = scenario(at), figures(at)
+    before, drawn = scenario(at), explorer(at)[0]["key"]
     edit(at, BAD_EDITS[what])
     if what == "sum beyond float":
         # Either is right: refuse it in words, or rescale it properly.
@@ -856,7 +873,7 @@ def test_bad_weights_are_refused_and_nothing_is_lost(what: str, page_scenario: d
         return
     assert [e.value for e in at.error] == [words(at)("error.table_weights")]
     assert scenario(at) == before
-    assert figures(at) == drawn
+    assert explorer(at)[0]["key"] == drawn
 
 
 @pytest.mark.parametrize(

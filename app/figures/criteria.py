@@ -6,11 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from geomix_app.figures.style import HELPER, Style
-from geomix_app.notation import SYMBOLS
+from geomix_app.notation import SYMBOLS, number, parameter
 from geomix_core.curves import FamilyCurves, SignalCurves
 from geomix_core.solvers.maxima import LocalMaximum
 
-HEIGHT = 270
+HEIGHT = 400
 
 
 def delta(style: Style, curves: FamilyCurves, here: float, alpha_kl: float | None) -> go.Figure:
@@ -22,7 +22,8 @@ def delta(style: Style, curves: FamilyCurves, here: float, alpha_kl: float | Non
     style.curve(figure, curves.alpha, curves.delta, "delta")
     _finish(style, figure, here)
     if alpha_kl is not None:
-        style.mark(figure, alpha_kl, 0.0, "delta", label=f"α<sub>KL</sub> = {alpha_kl:.4f}", position="top right")
+        label = f"{SYMBOLS['alpha_kl'].html} = {parameter(alpha_kl)}"
+        style.mark(figure, alpha_kl, 0.0, "alpha_kl", label=label, position="top right")
     return figure
 
 
@@ -40,8 +41,8 @@ def crossing(
     style.label(figure, 0.98, curves.kl_to_target[-1], "kl_to_target", xanchor="right", xshift=-22)
     _finish(style, figure, here)
     if alpha_kl is not None and chernoff is not None:
-        style.mark(figure, alpha_kl, chernoff, "q")
-        style.callout(figure, alpha_kl, chernoff, f"C = {chernoff:.4g}", "q", at=0.62 * top)
+        style.mark(figure, alpha_kl, chernoff, "alpha_kl")
+        style.callout(figure, alpha_kl, chernoff, f"C = {number(chernoff)}", "alpha_kl", at=0.62 * top)
     figure.layout.yaxis.range = [-0.04 * top, 1.12 * top]
     return figure
 
@@ -56,9 +57,7 @@ def log_partition(style: Style, curves: FamilyCurves, here: float, alpha_kl: flo
     if alpha_kl is not None:
         low = float(np.interp(alpha_kl, curves.alpha, curves.log_partition))
         figure.layout.yaxis.range = [1.32 * low, -0.06 * low]
-        style.mark(
-            figure, alpha_kl, low, "log_partition", label=f"−C = {low:.4g}".replace("-", "−"), position="bottom center"
-        )
+        style.mark(figure, alpha_kl, low, "alpha_kl", label=f"−C = {number(low)}", position="bottom center")
     return figure
 
 
@@ -72,7 +71,7 @@ def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaxi
     style.curve(figure, curves.alpha, positive, "snr")
     if np.isfinite(negative).any():
         style.curve(figure, curves.alpha, negative, "snr", name=style.words("figure.snr.negative"), width=1.5)
-        figure.data[-1].line.dash = "dot"
+        figure.data[-1].line.dash = "dash"
         figure.data[-1].showlegend = True
         figure.data[0].showlegend = False
         figure.layout.showlegend = True
@@ -86,10 +85,10 @@ def snr(style: Style, curves: SignalCurves, here: float, maxima: tuple[LocalMaxi
         top = max(top, ceiling)
     _finish(style, figure, here)
     for rank, peak in enumerate(maxima):
-        label = f"α<sub>SNR</sub> = {peak.alpha:.4f}" if rank == 0 else f"{peak.alpha:.3f}"
+        label = f"{SYMBOLS['alpha_snr'].html} = {parameter(peak.alpha)}" if rank == 0 else parameter(peak.alpha)
         side = "left" if peak.alpha > 0.6 else "right" if peak.alpha < 0.4 else "center"
-        shape = "diamond" if rank == 0 else "diamond-open"
-        style.mark(figure, peak.alpha, peak.value, "snr", label=label, shape=shape, position=f"top {side}")
+        shape = None if rank == 0 else "diamond-open"
+        style.mark(figure, peak.alpha, peak.value, "alpha_snr", label=label, shape=shape, position=f"top {side}")
     figure.layout.yaxis.range = [-0.04 * top, 1.18 * top]
     return figure
 
@@ -102,8 +101,15 @@ def signal_and_noise(style: Style, curves: SignalCurves, here: float) -> go.Figu
     for symbol, values in (("phi1", np.abs(curves.phi1)), ("phi2", np.sqrt(curves.phi2))):
         shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
         style.curve(figure, curves.alpha, shown, symbol, name=SYMBOLS[symbol].html)
+    # Each beside the end of its curve, on the side away from the other's.
+    ends = {"phi1": float(np.abs(curves.phi1[-1])), "phi2": float(np.sqrt(curves.phi2[-1]))}
+    lower = min(ends, key=lambda s: ends[s])
+    for symbol, end in ends.items():
+        if 0 < end < np.inf:
+            anchor = "top" if symbol == lower else "bottom"
+            shift = -4 if symbol == lower else 4
+            style.label(figure, 1.0, float(np.log10(end)), symbol, xanchor="right", yanchor=anchor, yshift=shift)
     style.log_axis(figure.layout.yaxis, np.concatenate([np.abs(curves.phi1), np.sqrt(curves.phi2)]))
-    figure.layout.showlegend = True
     _finish(style, figure, here)
     return figure
 

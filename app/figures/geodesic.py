@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from geomix_app.figures.style import HELPER, Style
+from geomix_app.figures.style import HELPER, LABEL, TICK, Style
 from geomix_app.figures.tokens import token_label
 from geomix_app.notation import SYMBOLS
-from geomix_core.curves import FamilyCurves, Path
+from geomix_core.curves import Path
 from geomix_core.summary import FamilyPoint
 
 
@@ -20,15 +20,15 @@ def simplex(
     ends: Mapping[str, np.ndarray],
     here: np.ndarray,
     tokens: Sequence[str],
-    height: int = 420,
+    height: int = 520,
 ) -> go.Figure:
     """The triangle of three-token policies with the three paths, both ends and q_α."""
     axes = {
         f"{key}axis": {
-            "title": {"text": token_label(token), "font": {"size": 16}},
+            "title": {"text": token_label(token), "font": {"size": LABEL}},
             "gridcolor": style.faint,
             "linecolor": HELPER,
-            "tickfont": {"size": 12},
+            "tickfont": {"size": TICK},
             "nticks": 5,
         }
         for key, token in zip("abc", tokens, strict=True)
@@ -62,7 +62,7 @@ def simplex(
             mode="markers+text",
             text=[SYMBOLS[symbol_name].html],
             textposition=positions[symbol_name],
-            textfont={"color": style.colour(symbol_name), "size": 17},
+            textfont={"color": style.colour(symbol_name), "size": LABEL},
             marker={"color": style.colour(symbol_name), "size": 13, "line": {"color": style.paper, "width": 1.5}},
             hovertemplate="(%{a:.3f}, %{b:.3f}, %{c:.3f})<extra></extra>",
             showlegend=False,
@@ -71,7 +71,7 @@ def simplex(
     return figure
 
 
-def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height: int = 420) -> go.Figure:
+def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height: int = 560) -> go.Figure:
     """The two KLs against each other: the family is the Pareto front, the other paths lie above it."""
     figure = style.figure(
         style.words("figure.plane.title"),
@@ -95,8 +95,8 @@ def kl_plane(style: Style, paths: Mapping[str, Path], here: FamilyPoint, height:
         (v for p in paths.values() for v in (*p.kl_to_theta, *p.kl_to_target) if np.isfinite(v)), default=1.0
     )
     figure.add_scatter(
-        x=[0, limit],
-        y=[0, limit],
+        x=[0, 0.66 * limit],
+        y=[0, 0.66 * limit],
         mode="lines",
         line={"color": HELPER, "width": 1, "dash": "dot"},
         hoverinfo="skip",
@@ -115,21 +115,3 @@ def _mark_ends(style: Style, figure: go.Figure, path: Path) -> None:
         reaches = abs(y if symbol == "target" else x) < 1e-9
         if reaches and np.isfinite([x, y]).all():
             style.mark(figure, float(x), float(y), symbol, label=SYMBOLS[symbol].html, position="top right")
-
-
-def along_alpha(style: Style, curves: FamilyCurves, here: FamilyPoint, quantity: str, height: int = 260) -> go.Figure:
-    """log Z or ESS along α, with the current α marked."""
-    values, now = {
-        "log_partition": (curves.log_partition, here.log_partition),
-        "ess": (curves.ess, here.ess),
-    }[quantity]
-    figure = style.figure(
-        style.words(f"figure.{quantity}.title"), style.words("axis.alpha"), style.words(f"figure.{quantity}.y"), height
-    )
-    style.curve(figure, curves.alpha, values, quantity)
-    style.here(figure, here.alpha)
-    style.mark(figure, here.alpha, now, quantity)
-    figure.layout.xaxis.range = [-0.01, 1.01]
-    if quantity == "ess":
-        figure.layout.yaxis.range = [0, 1.05]
-    return figure

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from geomix_app.figures.style import HELPER, Style
-from geomix_app.notation import SYMBOLS
+from geomix_app.figures.export import Slices
+from geomix_app.figures.style import HELPER, TICK, Style
+from geomix_app.notation import SYMBOLS, number, parameter, percent
+from geomix_core.criteria import AlphaResult
 from geomix_core.curves import ExpansionError, ProgressMap, StepCurves
 from geomix_core.summary import LearningPoint
 
-HEIGHT = 340
+HEIGHT = 420
 
 
 def against_step(
@@ -40,7 +42,6 @@ def against_step(
             point.quadratic_gain,
             "second_order",
             label="η*",
-            shape="square",
             position="top center",
         )
     if 0 < point.exact_step <= last:
@@ -52,6 +53,54 @@ def against_step(
     lowest = max(float(min(curves.exact.min(), curves.second_order.min(), 0.0)), -0.8 * tallest)
     figure.layout.yaxis.range = [lowest - 0.05 * tallest, 1.22 * tallest]
     figure.layout.showlegend = True
+    return figure
+
+
+def along_alpha(style: Style, found: Slices, alpha: float, here: float, ceiling: float) -> go.Figure:
+    """Progress along α at one η, below what the best η of each α gains."""
+    figure = _gains(style, "slice", ceiling)
+    style.curve(figure, found.alpha, found.best_gain, "exact_gain", name=style.words("explorer.best_eta"))
+    style.curve(figure, found.alpha, found.progress[0], "progress", name=f"η = {number(found.eta[0])}", width=3.2)
+    style.here(figure, alpha)
+    style.mark(figure, alpha, here, "here", size=8)
+    unit = ceiling if np.isfinite(ceiling) and ceiling > 0 else float(np.abs(found.progress[0]).max()) or 1.0
+    figure.layout.yaxis.range = [-0.5 * unit, 1.22 * unit]
+    return figure
+
+
+def worst(style: Style, found: Slices, alpha: float, chosen: AlphaResult, ceiling: float) -> go.Figure:
+    """Progress along α at both ends of a range of η, the lower of them, and α_Wald where that is highest."""
+    figure = _gains(style, "worst", ceiling)
+    lower = found.progress.min(0)
+    for eta, values in zip(found.eta, found.progress, strict=True):
+        style.curve(figure, found.alpha, values, "here", name=f"η = {number(eta, 1)}", width=1.6)
+        figure.data[-1].line.dash = "dash" if eta == found.eta[0] else "dot"
+    style.curve(figure, found.alpha, lower, "alpha_wald", name=style.words("explorer.worst"), width=3.2)
+    style.here(figure, alpha)
+    if chosen.status[0].is_solution:
+        best = float(chosen.alpha[0])
+        label = f"{SYMBOLS['alpha_wald'].html} = {parameter(best)}"
+        style.mark(
+            figure,
+            best,
+            float(np.interp(best, found.alpha, lower)),
+            "alpha_wald",
+            label=label,
+            position="bottom center",
+        )
+    unit = ceiling if np.isfinite(ceiling) and ceiling > 0 else float(np.abs(lower).max()) or 1.0
+    figure.layout.yaxis.range = [-0.5 * unit, 1.22 * unit]
+    return figure
+
+
+def _gains(style: Style, name: str, ceiling: float) -> go.Figure:
+    title = style.words(f"figure.{name}.title")
+    figure = style.figure(title, style.words("axis.alpha"), style.words("axis.nats"), HEIGHT, legend={})
+    figure.add_hline(y=0, line={"color": HELPER, "width": 1})
+    if np.isfinite(ceiling):
+        figure.add_hline(y=ceiling, line={"color": style.colour("ceiling"), "dash": "dot", "width": 2})
+        style.label(figure, 0.01, ceiling, "ceiling", yanchor="bottom")
+    figure.layout.xaxis.range = [-0.01, 1.01]
     return figure
 
 
@@ -88,10 +137,11 @@ def progress_map(style: Style, grid: ProgressMap, alpha: float, eta: float, ceil
         colorscale=[(0, style.colour("target")), (0.5, middle), (1, style.colour("progress"))],
         colorbar={
             "tickformat": ".0%",
-            "thickness": 12,
+            "thickness": 14,
+            "tickfont": {"size": TICK},
             "outlinewidth": 0,
             "tickvals": [-1, -0.5, 0, 0.5, 1],
-            "ticktext": [style.words("figure.map.harm"), "−50%", "0", "50%", "100%"],
+            "ticktext": [style.words("figure.map.harm"), *(percent(x, 0) for x in (-0.5, 0, 0.5, 1))],
         },
         customdata=grid.progress.T,
         hovertemplate="α = %{x:.3f}, η = %{y:.3g}: %{customdata:.4g} nat<extra></extra>",

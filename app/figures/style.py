@@ -12,9 +12,13 @@ import plotly.graph_objects as go
 from geomix_app.catalogue import Catalogue
 from geomix_app.notation import SYMBOLS, Theme
 
-HEIGHT = 300
-MARGIN = {"l": 72, "r": 14, "t": 42, "b": 50}
+HEIGHT = 420
+MARGIN = {"l": 84, "r": 16, "t": 52, "b": 62}
 """Fixed, because Plotly draws a figure twice to fit its margins to the labels."""
+PLAIN_FONT = "Arial, Helvetica, sans-serif"
+"""Legends are as wide as their words in the font at hand, and a saved image does not carry the page's web font."""
+TITLE, LABEL, TICK = 20, 17, 16
+"""Sizes of type, in pixels, that the last row of a lecture room can read."""
 HELPER = "#8a949c"
 """Helper lines (axes through zero, the current α): a grey that both themes bear."""
 
@@ -59,7 +63,7 @@ class Style:
             "linecolor": self.faint,
             "ticks": "outside",
             "tickcolor": self.faint,
-            "tickfont": {"size": 13},
+            "tickfont": {"size": TICK},
         }
         return go.Figure(
             layout={
@@ -71,12 +75,12 @@ class Style:
                     "yref": "container",
                     "yanchor": "top",
                     "pad": {"t": 6, "l": 4},
-                    "font": {"size": 16},
+                    "font": {"size": TITLE},
                 },
                 "height": height,
                 "margin": MARGIN,
-                "xaxis": {**axis, "title": {"text": x, "standoff": 8, "font": {"size": 14}}},
-                "yaxis": {**axis, "title": {"text": y, "standoff": 14, "font": {"size": 14}}},
+                "xaxis": {**axis, "title": {"text": x, "standoff": 8, "font": {"size": LABEL}}},
+                "yaxis": {**axis, "title": {"text": y, "standoff": 14, "font": {"size": LABEL}}},
                 "showlegend": legend is not None,
                 "legend": {
                     "orientation": "h",
@@ -85,7 +89,7 @@ class Style:
                     "y": 1.0,
                     "yanchor": "bottom",
                     "bgcolor": "rgba(0,0,0,0)",
-                    "font": {"size": 14},
+                    "font": {"size": LABEL, "family": PLAIN_FONT},
                     "title": {"text": ""},
                     **(legend or {}),
                 },
@@ -102,7 +106,7 @@ class Style:
         *,
         name: str | None = None,
         hover: str = "%{y:.4g}",
-        width: float = 2.5,
+        width: float = 3.0,
         **options: Any,
     ) -> None:
         """Add a curve in the symbol's colour and dash."""
@@ -125,11 +129,11 @@ class Style:
         symbol: str,
         *,
         label: str = "",
-        shape: str = "circle",
+        shape: str | None = None,
         position: str = "top center",
-        size: int = 11,
+        size: int = 13,
     ) -> None:
-        """Add one marked point with a direct label."""
+        """Add one marked point with a direct label, in the symbol's shape."""
         figure.add_scatter(
             x=[x],
             y=[y],
@@ -139,10 +143,10 @@ class Style:
             marker={
                 "color": self.colour(symbol),
                 "size": size,
-                "symbol": shape,
+                "symbol": shape or SYMBOLS[symbol].shape,
                 "line": {"color": self.paper, "width": 1.5},
             },
-            textfont={"color": self.colour(symbol), "size": 14},
+            textfont={"color": self.colour(symbol), "size": LABEL},
             hovertemplate="%{x:.4f}, %{y:.4g}<extra></extra>",
             showlegend=False,
             cliponaxis=False,
@@ -171,7 +175,7 @@ class Style:
             yanchor=yanchor,
             xshift=xshift,
             yshift=yshift,
-            font={"color": self.colour(symbol), "size": 14},
+            font={"color": self.colour(symbol), "size": LABEL},
         )
 
     def callout(self, figure: go.Figure, x: float, y: float, text: str, symbol: str, *, at: float) -> None:
@@ -190,7 +194,7 @@ class Style:
             arrowcolor=HELPER,
             standoff=7,
             bgcolor=self.paper,
-            font={"color": self.colour(symbol), "size": 14},
+            font={"color": self.colour(symbol), "size": LABEL},
         )
 
     def log_axis(self, axis: go.layout.XAxis | go.layout.YAxis, values: np.ndarray) -> None:
@@ -222,7 +226,7 @@ class Style:
                 yanchor="bottom",
                 xanchor="left" if x < 0.8 else "right",
                 xshift=3 if x < 0.8 else -3,
-                font={"size": 13},
+                font={"size": TICK},
             )
 
 

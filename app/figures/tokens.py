@@ -12,6 +12,8 @@ from geomix_app.figures.style import HELPER, MARGIN, Style
 from geomix_app.notation import SYMBOLS
 from geomix_core.summary import RatioHistogram
 
+Array = np.ndarray
+
 
 def token_label(token: str, limit: int = 18) -> str:
     """A token as text: white space made visible, shortened, escaped (Plotly would parse tags)."""
@@ -66,7 +68,7 @@ def token_bars(
     return figure
 
 
-def ratio_histogram(style: Style, histogram: RatioHistogram, *, log_scale: bool, height: int = 300) -> go.Figure:
+def ratio_histogram(style: Style, histogram: RatioHistogram, *, log_scale: bool, height: int = 400) -> go.Figure:
     """The distribution of ℓ under each policy, as two outlines."""
     figure = style.figure(
         style.words("figure.ratio.title"), style.words("figure.ratio.x"), style.words("figure.ratio.y"), height

@@ -1,20 +1,22 @@
 """Parts of the Choosing α page."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from geomix_app import compute, shell
+from geomix_app.explorer.component import Parts, explorer
 from geomix_app.figures import criteria as figures
+from geomix_app.figures import export, progress
 from geomix_app.notation import number, parameter, percent
 from geomix_app.shell import View
+from geomix_app.views.geodesic import offer_family
 from geomix_core.curves import SignalCurves
 
 
 def answer(view: View) -> str:
     """The page's answer in one sentence."""
-    family = _family(view)
+    family = compute.family(view.row.key, view.row.batch)
     if family.alpha_kl is None:
         return view.words("answer_none", status=view.text(f"status.{family.kl.status[0]}"))
     common = {"alpha_kl": parameter(family.alpha_kl), "chernoff": number(family.chernoff)}
@@ -22,45 +24,65 @@ def answer(view: View) -> str:
     status = signal.snr.status[0] if signal else "no_coverage"
     if signal is None or not signal.snr.maxima[0]:
         return view.words("answer_kl_only", **common, status=view.text(f"status.{status}"))
-    best = parameter(signal.snr.maxima[0][0].alpha)
-    return view.words("answer", **common, alpha_snr=best, weights=view.text(f"weights.{view.weights}"))
+    choices = {c.name: c for c in compute.choices(view.row.key, view.weights, view.row.batch)}
+    by_kl = choices["kl_symmetry"]
+    return view.words(
+        "answer",
+        **common,
+        alpha_snr=parameter(signal.snr.maxima[0][0].alpha),
+        alpha_wald=parameter(choices["wald"].alpha) if "wald" in choices else "—",
+        weights=view.text(f"weights.{view.weights}"),
+        snr_share="—" if by_kl.snr_share is None else percent(by_kl.snr_share),
+        gain_share="—" if by_kl.ceiling_share is None else percent(by_kl.ceiling_share),
+    )
 
 
-def delta(view: View) -> None:
-    """Δ(α) with its root."""
-    family = _family(view)
-    figure = figures.delta(view.style, family.curves, view.scenario.alpha, family.alpha_kl)
-    shell.figure(figure, "delta", view.text.plain("figure.delta.title"))
-
-
-def crossing(view: View) -> None:
-    """The two KLs, crossing at the Chernoff information."""
-    family = _family(view)
-    figure = figures.crossing(view.style, family.curves, view.scenario.alpha, family.alpha_kl, family.chernoff)
-    shell.figure(figure, "crossing", view.text.plain("figure.crossing.title"))
-
-
-def log_partition_minimum(view: View) -> None:
-    """log Z(α) with its minimum −C."""
-    family = _family(view)
-    figure = figures.log_partition(view.style, family.curves, view.scenario.alpha, family.alpha_kl)
-    shell.figure(figure, "log_partition", view.text.plain("figure.log_partition.title"))
-
-
-def snr(view: View) -> None:
-    """SNR(α) with every local maximum."""
-    signal = _signal(view)
-    if signal is not None:
-        figure = figures.snr(
-            view.style, _curves(view), view.scenario.alpha, signal.snr.maxima[0], view.pair.snr_ceiling
-        )
-        shell.figure(figure, "snr", view.text.plain("figure.snr.title"))
+def criteria(view: View) -> None:
+    """What each criterion looks at, what it chooses, and what every choice costs in the others' terms."""
+    learning = ("snr", "worst") if view.pair.covered else ()
+    # Where there is no coverage the notice and its button stand right below.
+    below = 24 if view.pair.covered else 170
+    explorer(view, ("delta", *learning), Parts(numbers=(), choices=True, below=below))
+    offer_family(view)
+    if not learning:
+        return
+    key, weights, batch = view.row.key, view.weights, view.row.batch
+    maxima, alpha = compute.signal(key, weights, batch).snr.maxima[0], view.scenario.alpha
+    shell.offer(
+        "snr",
+        view.text.plain("figure.snr.title"),
+        lambda: figures.snr(view.style, _curves(view), alpha, maxima, view.pair.snr_ceiling),
+        lambda: export.curves(_curves(view)),
+    )
+    shell.offer(
+        "worst",
+        view.text.plain("figure.worst.title"),
+        lambda: progress.worst(
+            view.style,
+            compute.slices(key, compute.ETA_RANGE, weights, batch),
+            alpha,
+            compute.wald(key, weights, batch),
+            view.pair.kl_target_theta,
+        ),
+        lambda: export.worst(compute.slices(key, compute.ETA_RANGE, weights, batch)),
+    )
 
 
 def signal_and_noise(view: View) -> None:
     """|Φ₁| and √Φ₂ along α."""
-    figure = figures.signal_and_noise(view.style, _curves(view), view.scenario.alpha)
-    shell.figure(figure, "signal", view.text.plain("figure.signal.title"))
+    curves = _curves(view)
+    figure = figures.signal_and_noise(view.style, curves, view.scenario.alpha)
+    shell.figure(figure, "signal", view.text.plain("figure.signal.title"), lambda: export.curves(curves))
+    point = compute.learning_point(view.row.key, view.scenario.alpha, view.weights, view.row.batch)
+    shell.said(
+        view.words(
+            "says_signal",
+            alpha=parameter(point.alpha),
+            phi1=number(abs(point.phi1)),
+            noise=number(point.phi2**0.5),
+            snr=number(abs(point.signed_snr)),
+        )
+    )
 
 
 def snr_remarks(view: View) -> None:
@@ -76,43 +98,11 @@ def snr_remarks(view: View) -> None:
         st.warning(view.words("negative"), icon=":material/trending_down:")
 
 
-def choices(view: View) -> None:
-    """The table of criteria and what each costs in the others' terms."""
-    words = view.words
-    st.markdown(f"**{words('table')}**")
-    now = compute.choice(view.row.key, "current", view.scenario.alpha, view.weights, view.row.batch)
-    rows = [*compute.choices(view.row.key, view.weights, view.row.batch), now]
-
-    def optional(value: float | None, write: Callable[[float], str] = number) -> str:
-        return "—" if value is None else write(value)
-
-    names = {"snr": "snr_row"}
-    table = pd.DataFrame(
-        {
-            words("criterion"): [words(names.get(c.name, c.name)) for c in rows],
-            words("alpha"): [parameter(c.alpha) for c in rows],
-            words("kl_to_theta"): [number(c.kl_to_theta) for c in rows],
-            words("kl_to_target"): [number(c.kl_to_target) for c in rows],
-            words("ess"): [percent(c.ess) for c in rows],
-            words("snr"): [optional(c.snr) for c in rows],
-            words("snr_share"): [optional(c.snr_share, percent) for c in rows],
-            words("best_progress"): [optional(c.best_progress) for c in rows],
-            words("ceiling_share"): [optional(c.ceiling_share, percent) for c in rows],
-        }
-    )
-    st.table(table.set_index(words("criterion")))
-
-
 def choice_verdicts(view: View) -> None:
     """Theorem 4, §5.4, and whether the largest SNR is the robust choice, on this row."""
     shell.verdicts(view, ("theorem_4_exists", "theorem_4_unique"))
     if view.pair.covered:
         shell.verdicts(view, ("section_5_4_alpha", "section_5_4_snr", "theorem_3_minimax"), abreast=3)
-
-
-def _family(view: View) -> compute.Family:
-    family: compute.Family = compute.family(view.row.key, view.row.batch)
-    return family
 
 
 def _curves(view: View) -> SignalCurves:

@@ -1,42 +1,62 @@
 """Parts of the Learning progress page."""
 
+from __future__ import annotations
+
+from math import isfinite, isnan
+
 from geomix_app import compute, shell
+from geomix_app.explorer.component import Parts, explorer
+from geomix_app.figures import export
 from geomix_app.figures import progress as figures
-from geomix_app.notation import number, parameter, percent
+from geomix_app.notation import number, percent
 from geomix_app.shell import View
-from geomix_core.curves import ExpansionError
+from geomix_core.curves import ExpansionError, StepCurves
 from geomix_core.summary import LearningPoint
 
 
 def answer(view: View) -> str:
-    """The page's answer in one sentence."""
-    point, now, ceiling = _point(view), _now(view), view.pair.kl_target_theta
-    if point.phi1 == 0:
+    """The page's answer in one sentence: what one update can reach from three places."""
+    key, batch, ceiling = view.row.key, view.row.batch, view.pair.kl_target_theta
+    if ceiling == 0 or _point(view).phi1 == 0:
         return view.words("answer_zero")
-    share = now / ceiling
-    return view.words(
-        "answer" if now >= 0 else "answer_harm",
-        eta=number(view.scenario.eta),
-        alpha=parameter(view.scenario.alpha),
-        progress=number(abs(now)),
-        share=percent(share),
-        exact=number(point.exact_step),
-        quadratic=number(point.quadratic_step),
+    places = {"on_policy": 1.0, "kl": compute.family(key, batch).alpha_kl, "off_policy": 0.0}
+
+    def reached(alpha: float | None) -> str:
+        if alpha is None:
+            return "—"
+        found = compute.learning_point(key, alpha, view.weights, batch)
+        return percent(found.exact_gain / ceiling) if isfinite(ceiling) else f"{number(found.exact_gain)} nat"
+
+    shares = {name: reached(alpha) for name, alpha in places.items()}
+    return view.words("answer" if isfinite(ceiling) else "answer_endless", ceiling=number(ceiling), **shares)
+
+
+def slices(view: View) -> None:
+    """Progress against η at this α, where η is dragged, and against α at this η."""
+    explorer(view, ("progress", "slice"), Parts(numbers=("snr", "eta_star", "progress", "ess"), below=40))
+    key, weights, batch, s = view.row.key, view.weights, view.row.batch, view.scenario
+    ceiling = view.pair.kl_target_theta
+
+    def steps() -> StepCurves:
+        reach = compute.step_range(_point(view), s.eta)
+        found: StepCurves = compute.step_curves(key, s.alpha, reach, weights, batch)
+        return found
+
+    def now() -> float:
+        return float(compute.progress(key, s.alpha, s.eta, weights, batch))
+
+    shell.offer(
+        "step",
+        view.text.plain("figure.step.title"),
+        lambda: figures.against_step(view.style, steps(), _point(view), s.eta, now(), ceiling),
+        lambda: export.curves(steps()),
     )
-
-
-def eta_marks(view: View) -> dict[str, float]:
-    """Where the η buttons go."""
-    point = _point(view)
-    return {"snap_eta_exact": point.exact_step, "snap_eta_star": point.quadratic_step}
-
-
-def against_step(view: View) -> None:
-    """Progress against η: exact, first and second order, with both optima and the ceiling."""
-    point, s = _point(view), view.scenario
-    curves = compute.step_curves(view.row.key, s.alpha, compute.step_range(point, s.eta), view.weights, view.row.batch)
-    figure = figures.against_step(view.style, curves, point, s.eta, _now(view), view.pair.kl_target_theta)
-    shell.figure(figure, "step", view.text.plain("figure.step.title"))
+    shell.offer(
+        "slice",
+        view.text.plain("figure.slice.title"),
+        lambda: figures.along_alpha(view.style, compute.slices(key, (s.eta,), weights, batch), s.alpha, now(), ceiling),
+        lambda: export.along_alpha(compute.slices(key, (s.eta,), weights, batch)),
+    )
 
 
 def progress_map(view: View) -> None:
@@ -45,44 +65,30 @@ def progress_map(view: View) -> None:
     reach = compute.map_range(view.row.key, view.weights, s.eta, view.row.batch)
     grid = compute.progress_map(view.row.key, reach, view.weights, view.row.batch)
     figure = figures.progress_map(view.style, grid, s.alpha, s.eta, view.pair.kl_target_theta)
-    shell.figure(figure, "map", view.text.plain("figure.map.title"))
-
-
-def progress_numbers(view: View) -> None:
-    """Φ₁, Φ₂, SNR and the two best steps."""
-    point, words = _point(view), view.words
-    shell.numbers(
-        [
-            (words("phi1"), number(point.phi1), None),
-            (words("phi2"), number(point.phi2), None),
-            (words("snr"), number(point.signed_snr), None),
-            (words("eta_star"), number(point.quadratic_step), None),
-            (words("eta_exact"), number(point.exact_step), None),
-            (words("step_now"), number(_now(view)), None),
-            (words("ceiling"), number(view.pair.kl_target_theta), None),
-        ]
-    )
+    shell.figure(figure, "map", view.text.plain("figure.map.title"), lambda: export.progress_map(grid))
+    ends = {"target": grid.best_eta[0], "theta": grid.best_eta[-1]}
+    if not any(isnan(eta) for eta in ends.values()):
+        shell.said(view.words("says_map", **{name: number(float(eta)) for name, eta in ends.items()}))
 
 
 def expansion_error(view: View) -> None:
     """The error of the expansion, log–log."""
-    shell.figure(figures.expansion_error(view.style, _error(view)), "error", view.text.plain("figure.error.title"))
+    error = _error(view)
+    figure = figures.expansion_error(view.style, error)
+    shell.figure(figure, "error", view.text.plain("figure.error.title"), lambda: export.curves(error))
+    slopes = (error.first_slope, error.second_slope)
+    if not any(map(isnan, slopes)):
+        shell.said(view.words("says_error", first=f"{slopes[0]:.2f}", second=f"{slopes[1]:.2f}"))
 
 
 def progress_verdicts(view: View) -> None:
     """Theorems 1 and 2 at this α."""
-    shell.verdicts(view, ("theorem_1",), abreast=1)
-    shell.verdicts(view, ("theorem_2_step", "theorem_2_gain"))
+    shell.verdicts(view, ("theorem_1", "theorem_2_step", "theorem_2_gain"), abreast=3)
 
 
 def _point(view: View) -> LearningPoint:
     point: LearningPoint = compute.learning_point(view.row.key, view.scenario.alpha, view.weights, view.row.batch)
     return point
-
-
-def _now(view: View) -> float:
-    s = view.scenario
-    return float(compute.progress(view.row.key, s.alpha, s.eta, view.weights, view.row.batch))
 
 
 def _error(view: View) -> ExpansionError:

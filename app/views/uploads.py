@@ -8,10 +8,10 @@ from geomix_app import shell, state
 from geomix_app.catalogue import Catalogue
 from geomix_app.scenario import UPLOAD
 from geomix_core.errors import GeomixError
-from geomix_core.files import LogitPair, Role, find_policies, read_arrays
+from geomix_core.files import EXTENSIONS, LogitPair, Role, find_policies, read_arrays
 from geomix_core.scenarios import real_rows
 
-TYPES = ["npy", "npz", "safetensors"]
+TYPES = [extension.removeprefix(".") for extension in EXTENSIONS]
 
 
 def panel(text: Catalogue, key: str, introduction: str = "") -> LogitPair | None:
@@ -36,7 +36,7 @@ def panel(text: Catalogue, key: str, introduction: str = "") -> LogitPair | None
             st.error(text("upload.rejected", name=names, message=shell.message(text, error)), icon=":material/error:")
             return None
         # Parsed once; the uploader, which would hold copies of the bytes, is not shown again.
-        state.set_upload(found)
+        state.set_upload(found, (f.name for f in files))
         if key == "policies":
             state.show_row(UPLOAD, 0)
         st.rerun()

@@ -11,6 +11,7 @@ import streamlit as st
 
 from geomix_app import shell, state
 from geomix_app.catalogue import Catalogue
+from geomix_app.figures import export
 from geomix_app.figures import rows as figures
 from geomix_app.notation import number, parameter
 from geomix_app.scenario import REAL, UPLOAD
@@ -80,6 +81,7 @@ def distributions(text: Catalogue, reports: Sequence[RowReport]) -> None:
             figures.alpha_histogram(state.style(), alpha_kl, alpha_snr),
             "alpha_histogram",
             text.plain("figure.rows.title"),
+            lambda: export.rows(shown),
         )
     with right:
         distance = [r.kl_target_theta or 0.0 for r in shown]
@@ -87,6 +89,7 @@ def distributions(text: Catalogue, reports: Sequence[RowReport]) -> None:
             figures.alpha_against_distance(state.style(), distance, alpha_kl, alpha_snr),
             "alpha_distance",
             text.plain("figure.scatter.title"),
+            lambda: export.rows(shown),
         )
 
 

@@ -26,6 +26,9 @@ _STATE = """() => {
     const plot = chart.querySelector('.js-plotly-plot');
     if (!plot || !plot._fullLayout || !plot.querySelector('.main-svg')) return 'figure not drawn';
   }
+  for (const component of document.querySelectorAll('[data-testid="stBidiComponentIsolated"]')) {
+    if (!component.shadowRoot?.querySelector('.explorer .panel')) return 'explorer not drawn';
+  }
   return document.fonts.status === 'loaded' ? 'ok' : 'fonts';
 }"""
 # Idle on two looks, two animation frames apart, with the same layout.
@@ -88,10 +91,10 @@ class Reader:
         """The words that this reader should see."""
         return catalogue(self.language)
 
-    def open(self, page: str = "policies", *, lang: str = "en", **query: str) -> None:
+    def open(self, page: str = "home", *, lang: str = "en", **query: str) -> None:
         """Open a link."""
         self.language = lang
-        path = "" if page == "policies" else page
+        path = "" if page == "home" else page
         self.page.goto(f"{self.address}/{path}?{urlencode({'lang': lang, **query})}", wait_until="commit")
         self.wait()
 
@@ -145,7 +148,7 @@ class Reader:
 
     def go(self, page: str) -> None:
         """Follow the navigation."""
-        path = "/" if page == "policies" else f"/{page}"
+        path = "/" if page == "home" else f"/{page}"
         self.page.locator(f'[data-testid="stTopNavLink"][href$="{path}"]').click()
         self.page.wait_for_function("path => location.pathname === path", arg=path)
         self.wait()

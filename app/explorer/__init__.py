@@ -1,0 +1,1 @@
+"""The live explorer: curves of one row, sampled in Python, drawn and dragged in the browser."""
