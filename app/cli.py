@@ -1,4 +1,4 @@
-"""The command line: `geomix app`, `geomix break CLAIM`, `geomix census`."""
+"""The command line: `geomix app`, `solve`, `verify`, `inspect` (in `commands`), `break CLAIM`, `census`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geomix_app.commands import inspect, solve, verify
+
 if TYPE_CHECKING:
     from geomix_core.tilts import Weights
 
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 @click.group()
 @click.version_option(package_name="geomix")
 def main() -> None:
-    """Geometric mixtures of policies: the app."""
+    """Geometric mixtures of policies: the app, and α of every row of your own logits."""
+
+
+for command in (solve, verify, inspect):
+    main.add_command(command)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

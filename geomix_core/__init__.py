@@ -18,7 +18,8 @@ Where things are:
     claims        what the document says, what a computation says of it, and a search for counterexamples
     census        how often each claim holds
     scenarios     seeded families of policies, and the bundled real rows
-    files         logits from .npy, .npz and .safetensors, read safely
+    files         logits from strangers' files, read or memory-mapped safely (formats, file_words); kinds: what they are
+    inspection    what is in files; results: a table of all rows, solved and verified; result_files: written and read
     reports       every row of a pair solved in chunks; crosscheck: a sample solved again by independent code
     curves        what is drawn of one row; summary: what is said of it
     status        what a solver says of a row; errors: what can go wrong

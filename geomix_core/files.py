@@ -1,6 +1,7 @@
-"""Logits from strangers' files, read safely: .npy, .npz and .safetensors; no pickle, no header taken at its word.
+"""Logits from strangers' files, read safely: `EXTENSIONS`; nothing is executed, no header taken at its word.
 
     pair = load_paths("theta.npy", "target.npy")            # or one .npz / .safetensors with both
+    pair = open_paths("theta.npy", "target.npy")            # the same memory-mapped, where the format allows
     pair = find_policies({name: read_arrays(name, data)})   # the same from bytes, e.g. an upload
 
 Whatever is wrong with a file is a FileError, chained from the library's own exception where there was one.
@@ -10,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
+import mmap
 import re
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePath
@@ -30,8 +34,12 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from geomix_core.errors import FileError
+from geomix_core.file_words import EXPECTED, TORCH_DTYPES, count, guess, shape_of, show, too_large
+from geomix_core.formats import read_csv, read_parquet, read_pt
 
-EXTENSIONS = (".npy", ".npz", ".safetensors")
+EXTENSIONS = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".parquet", ".csv", ".tsv")
+MAPPED = (".npy", ".safetensors", ".pt", ".pth")
+"""Those of which `open_paths` reads only what is asked for."""
 
 MAX_BYTES = 1 << 30
 """A file, or the arrays of an .npz unpacked, may not be larger unless the caller says so."""
@@ -55,23 +63,7 @@ MAX_RATIO = 200
 RATIO_FREE_BYTES = 1 << 26
 """Unpacked, this much is harmless however well it compresses (masked logits do, up to a thousandfold)."""
 
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_TORCH_DTYPES = frozenset(
-    {
-        torch.float16,
-        torch.bfloat16,
-        torch.float32,
-        torch.float64,
-        torch.int8,
-        torch.int16,
-        torch.int32,
-        torch.int64,
-        torch.uint8,
-        torch.uint16,
-        torch.uint32,
-        torch.uint64,
-    }
-)
+_PICKLES = (".bin", ".ckpt", ".pkl", ".pickle")
 _KINDS = {
     "c": "complex numbers",
     "b": "booleans",
@@ -81,7 +73,6 @@ _KINDS = {
     "M": "dates",
     "m": "durations",
 }
-_EXPECTED = "expected real numbers (float16, bfloat16, float32 or float64)"
 # What numpy's parser (ast.literal_eval, tokenize, numpy.dtype) raises on hostile headers; a warning where warnings
 # are errors.
 _HEADER_ERRORS = (
@@ -119,6 +110,18 @@ _SAFETENSORS_WORDS = {
     "UTF-8": "its header is not the JSON that the format requires",
 }
 
+_SAFETENSORS_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    **{
+        f"{sign}{bits}": getattr(torch, f"{name}{bits}")
+        for sign, name in (("I", "int"), ("U", "uint"))
+        for bits in (8, 16, 32, 64)
+    },
+}
+
 Role = Literal["theta", "target", "reference"]
 ROLES: tuple[Role, ...] = ("theta", "target", "reference")
 
@@ -142,6 +145,14 @@ class LogitPair:
     """Which array became what, in the words of the file."""
     assigned_by: Literal["name", "order"]
     """The word order where the names did not settle it: worth showing, since swapping the two turns α into 1 − α."""
+    maps: tuple[mmap.mmap, ...] = ()
+    """What the arrays lie in, where they are memory-mapped. Such arrays can be read only."""
+
+    def release(self) -> None:
+        """Give back the memory of what was read from the maps; it is read again when it is asked for."""
+        for mapped in self.maps:
+            if hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def content_hash(self) -> str:
@@ -165,6 +176,62 @@ def load_paths(*paths: str | PathLike[str], max_bytes: int = MAX_BYTES) -> Logit
     return find_policies(files)
 
 
+def open_paths(
+    *paths: str | PathLike[str], reference: str | PathLike[str] | None = None, max_bytes: int = MAX_BYTES
+) -> LogitPair:
+    """`load_paths` without reading the files that can be memory-mapped (`MAPPED`): they may be larger than memory.
+
+    Args:
+        paths: one to three files; what they hold finds its role as in `find_policies`.
+        reference: a file with one array, that of π_ref, whatever its name.
+        max_bytes: bound on what is read into memory, of each file.
+
+    Raises FileError.
+    """
+    files: dict[str, dict[str, Tensor]] = {}
+    maps: list[mmap.mmap] = []
+    for path in map(Path, paths):
+        if str(path) in files:
+            raise FileError(f"{path} was given twice: expected different files for theta and target.")
+        files[str(path)], held = open_arrays(path, max_bytes=max_bytes)
+        maps += held
+    pair = find_policies(files)
+    if reference is not None:
+        arrays, held = open_arrays(reference, max_bytes=max_bytes)
+        pair = _with_reference(pair, str(reference), arrays)
+        maps += held
+    return replace(pair, maps=tuple(maps))
+
+
+def open_arrays(
+    path: str | PathLike[str], *, max_bytes: int = MAX_BYTES
+) -> tuple[dict[str, Tensor], tuple[mmap.mmap, ...]]:
+    """All arrays of one file as `read_arrays` gives them, memory-mapped if its format is one of `MAPPED`, and the maps.
+
+    An array that a map cannot hold (of foreign byte order, or not aligned) is read. Raises FileError.
+    """
+    path = Path(path)
+    extension = path.suffix.lower()
+    if extension not in MAPPED:
+        return read_arrays(str(path), _read_bytes(path, max_bytes), max_bytes=max_bytes), ()
+    size = _size(path)
+    if size == 0:
+        raise FileError(_empty(show(str(path))))
+    try:
+        if extension in (".pt", ".pth"):
+            return _some(show(str(path)), read_pt(str(path), path)), ()
+        with path.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, MemoryError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} cannot be read: {type(error).__name__}.") from error
+    shown = show(str(path))
+    if extension == ".npy":
+        return {path.stem: _map_npy(shown, mapped, max_bytes)}, (mapped,)
+    return _some(shown, _map_safetensors(shown, mapped, max_bytes)), (mapped,)
+
+
 def read_arrays(name: str, data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
     """All arrays of one file, by name, as torch tensors of the file's dtype and shape, in native byte order.
 
@@ -176,7 +243,7 @@ def read_arrays(name: str, data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[s
     Raises FileError for anything that is not a sound file of real numbers.
     """
     extension = PurePath(name).suffix.lower()
-    shown = _show(name)
+    shown = show(name)
     if extension in _PICKLES:
         raise FileError(
             f"{shown} is a {extension} file, a pickle, which can run code when it is read. "
@@ -184,19 +251,22 @@ def read_arrays(name: str, data: bytes, *, max_bytes: int = MAX_BYTES) -> dict[s
         )
     if extension not in EXTENSIONS:
         raise FileError(
-            f"{shown} has {'extension ' + _show(extension) if extension else 'no extension'}: "
+            f"{shown} has {'extension ' + show(extension) if extension else 'no extension'}: "
             f"expected one of {', '.join(EXTENSIONS)}."
         )
     if not data:
-        raise FileError(f"{shown} is empty (0 bytes): expected logits. Save or upload it again.")
+        raise FileError(_empty(shown))
     if len(data) > max_bytes:
-        raise FileError(_too_large(shown, len(data), max_bytes))
+        raise FileError(too_large(shown, len(data), max_bytes))
     if extension == ".npy":
         return {PurePath(name).stem: _parse_npy(shown, data)}
-    arrays = _read_npz(shown, data, max_bytes) if extension == ".npz" else _read_safetensors(shown, data)
-    if not arrays:
-        raise FileError(f"{shown} contains no array: expected the logits of two or three policies.")
-    return arrays
+    if extension in (".csv", ".tsv"):
+        return read_csv(name, data, max_bytes, _role)
+    if extension == ".parquet":
+        return _some(shown, read_parquet(name, data, max_bytes))
+    if extension in (".pt", ".pth"):
+        return _some(shown, read_pt(name, data))
+    return _some(shown, _read_npz(shown, data, max_bytes) if extension == ".npz" else _read_safetensors(shown, data))
 
 
 def find_policies(files: Mapping[str, Mapping[str, Tensor]]) -> LogitPair:
@@ -217,8 +287,8 @@ def find_policies(files: Mapping[str, Mapping[str, Tensor]]) -> LogitPair:
     for role in ROLES[1:]:
         if role in rows and rows[role].shape != theta.shape:
             raise FileError(
-                f"{_show(by_role[role][0])} ({role}) has shape {_shape(rows[role])} but {_show(by_role['theta'][0])} "
-                f"(theta) has shape {_shape(theta)}: all policies need the same rows and the same vocabulary."
+                f"{show(by_role[role][0])} ({role}) has shape {shape_of(rows[role])} but {show(by_role['theta'][0])} "
+                f"(theta) has shape {shape_of(theta)}: all policies need the same rows and the same vocabulary."
             )
     return LogitPair(
         theta,
@@ -234,7 +304,7 @@ def find_policies(files: Mapping[str, Mapping[str, Tensor]]) -> LogitPair:
 
 def _flatten(files: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], list[Role | None]]:
     """All arrays by a label that a person recognises, and the role that each one's name suggests."""
-    found = ", ".join(f"{_show(PurePath(file).name)} with {_count(arrays)}" for file, arrays in files.items())
+    found = ", ".join(f"{show(PurePath(file).name)} with {count(arrays)}" for file, arrays in files.items())
     expected = (
         "expected one file with two or three arrays (theta, target and, if wanted, a reference), "
         "one array of shape [2, rows, tokens], or two or three files with one array each."
@@ -248,7 +318,7 @@ def _flatten(files: Mapping[str, Mapping[str, Tensor]]) -> tuple[dict[str, Tenso
             if stack.ndim == 3 and len(stack) in (2, 3):
                 return {f"{name}[{i}]": stack[i] for i in range(len(stack))}, [None] * len(stack)
             raise FileError(
-                f"There is only one array, {_show(name)} of shape {_shape(stack)}, so theta or target is missing: "
+                f"There is only one array, {show(name)} of shape {shape_of(stack)}, so theta or target is missing: "
                 f"{expected}"
             )
         if len(arrays) not in (2, 3):
@@ -288,11 +358,25 @@ def _assign(hints: Sequence[Role | None]) -> tuple[list[Role], Literal["name", "
     return roles, "name" if len(said) == len(hints) else "order"
 
 
+def _with_reference(pair: LogitPair, path: str, arrays: Mapping[str, Tensor]) -> LogitPair:
+    if pair.reference is not None:
+        raise FileError(f"{show(path)} was given as the reference, but the other files hold one too: expected one.")
+    if len(arrays) != 1:
+        raise FileError(f"{show(path)} has {count(arrays)}: expected one, the logits of the reference.")
+    (rows,) = (_as_rows(path, x) for x in arrays.values())
+    if rows.shape != pair.theta.shape:
+        raise FileError(
+            f"{show(path)} (reference) has shape {shape_of(rows)} but {show(pair.names['theta'])} (theta) has shape "
+            f"{shape_of(pair.theta)}: all policies need the same rows and the same vocabulary."
+        )
+    return replace(pair, reference=rows, names={**pair.names, "reference": path})
+
+
 def _as_rows(label: str, x: Tensor) -> Tensor:
     rows = x[None] if x.ndim == 1 else x
     if rows.ndim != 2 or 0 in rows.shape:
         raise FileError(
-            f"{_show(label)} has shape {_shape(x)}: expected [rows, tokens] with at least one of each. "
+            f"{show(label)} has shape {shape_of(x)}: expected [rows, tokens] with at least one of each. "
             "Flatten batch and position into rows."
         )
     return rows
@@ -302,24 +386,63 @@ def _as_rows(label: str, x: Tensor) -> Tensor:
 
 
 def _parse_npy(shown: str, data: bytes | bytearray) -> Tensor:
-    """The array of one .npy file. Shape times item size must equal the bytes that follow the header, exactly."""
-    shape, fortran_order, dtype, offset = _parse_npy_header(shown, data)
+    """The array of one .npy file."""
+    shape, fortran_order, dtype, offset = _npy_layout(shown, data, len(data))
+    return _npy_array(shown, data, shape, fortran_order, dtype, offset)
+
+
+def _map_npy(shown: str, mapped: mmap.mmap, max_bytes: int) -> Tensor:
+    """The array of one .npy file that is memory-mapped."""
+    size = len(mapped)
+    shape, fortran_order, dtype, offset = _npy_layout(shown, mapped[: 12 + MAX_NPY_HEADER], size)
+    if dtype.newbyteorder("=") != dtype or offset % dtype.itemsize:
+        if size > max_bytes:
+            raise FileError(f"{too_large(shown, size, max_bytes)} (Its byte order or alignment keeps it from a map.)")
+        return _npy_array(shown, mapped[:], shape, fortran_order, dtype, offset)
+    flat = _mapped_tensor(np.frombuffer(mapped, dtype, math.prod(shape), offset))
+    return flat.reshape(shape[::-1]).permute(*reversed(range(len(shape)))) if fortran_order else flat.reshape(shape)
+
+
+def _mapped_tensor(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        # torch warns that it cannot guard memory which may not be written to.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def _npy_layout(shown: str, head: bytes | bytearray, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """(shape, Fortran order, dtype, offset). Shape times item size equals the bytes that follow the header, exactly.
+
+    `head` is the beginning of a file of `size` bytes.
+    """
+    shape, fortran_order, dtype, offset = _parse_npy_header(shown, head)
     _require_numbers(shown, dtype)
     if len(shape) > MAX_DIMENSIONS or any(abs(n) > MAX_LENGTH for n in shape):
         # Also keeps the numbers below printable: Python refuses to print an integer of 4,301 digits.
         raise FileError(f"{shown} declares an impossible shape ({len(shape)} dimensions): expected [rows, tokens].")
     if any(n < 0 for n in shape):
-        raise FileError(f"{shown} declares shape {_shape(shape)}: a dimension is negative, the file is damaged.")
+        raise FileError(f"{shown} declares shape {shape_of(shape)}: a dimension is negative, the file is damaged.")
     # math.prod on Python integers does not overflow, whatever the header claims.
-    declared, present = math.prod(shape) * dtype.itemsize, len(data) - offset
+    declared, present = math.prod(shape) * dtype.itemsize, size - offset
     if declared != present:
         kind = "the file is truncated" if declared > present else "there are trailing bytes after the array"
         raise FileError(
-            f"{shown} declares shape {_shape(shape)} and dtype {dtype.name}, {declared:,} bytes, but {present:,} "
+            f"{shown} declares shape {shape_of(shape)} and dtype {dtype.name}, {declared:,} bytes, but {present:,} "
             f"bytes follow its header: {kind}. Save it again with numpy.save."
         )
     if declared == 0:
-        raise FileError(f"{shown} has shape {_shape(shape)}: expected at least one row and one token.")
+        raise FileError(f"{shown} has shape {shape_of(shape)}: expected at least one row and one token.")
+    return shape, fortran_order, dtype, offset
+
+
+def _npy_array(
+    shown: str,
+    data: bytes | bytearray,
+    shape: tuple[int, ...],
+    fortran_order: bool,
+    dtype: np.dtype[Any],
+    offset: int,
+) -> Tensor:
     try:
         flat = np.frombuffer(data, dtype, offset=offset)
         array = flat.reshape(shape, order="F" if fortran_order else "C")
@@ -327,14 +450,14 @@ def _parse_npy(shown: str, data: bytes | bytearray) -> Tensor:
         return torch.from_numpy(np.require(array, dtype.newbyteorder("="), ["C", "A", "W"]))
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise FileError(
-            f"{shown} declares shape {_shape(shape)}, which cannot be read: expected [rows, tokens]."
+            f"{shown} declares shape {shape_of(shape)}, which cannot be read: expected [rows, tokens]."
         ) from (error)
 
 
 def _parse_npy_header(shown: str, data: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """(shape, Fortran order, dtype, offset of the first element)."""
     if bytes(data[:6]) != npy.MAGIC_PREFIX:
-        raise FileError(f"{shown} is not an .npy file{_guess(data)}: it does not begin with NumPy's signature.")
+        raise FileError(f"{shown} is not an .npy file{guess(data)}: it does not begin with NumPy's signature.")
     if len(data) < 12:
         raise FileError(f"{shown} is truncated inside its header ({len(data)} bytes). Save it again with numpy.save.")
     version = (data[6], data[7])
@@ -365,32 +488,20 @@ def _parse_npy_header(shown: str, data: bytes | bytearray) -> tuple[tuple[int, .
 def _require_numbers(shown: str, dtype: np.dtype[Any]) -> None:
     if dtype.hasobject:
         raise FileError(
-            f"{shown} holds Python objects, i.e. a pickle, which can run code when it is read: {_EXPECTED}. "
+            f"{shown} holds Python objects, i.e. a pickle, which can run code when it is read: {EXPECTED}. "
             "Convert the array with .astype('float32') and save it again."
         )
     if dtype.names is not None or dtype.subdtype is not None:
-        raise FileError(f"{shown} has a structured dtype (named fields): {_EXPECTED}. Save each field as an array.")
+        raise FileError(f"{shown} has a structured dtype (named fields): {EXPECTED}. Save each field as an array.")
     if dtype.kind == "V":
         raise FileError(
-            f"{shown} holds raw {dtype.itemsize}-byte items: {_EXPECTED}. NumPy's format has no bfloat16; save such "
+            f"{shown} holds raw {dtype.itemsize}-byte items: {EXPECTED}. NumPy's format has no bfloat16; save such "
             "logits as .safetensors, or convert them to float32."
         )
     if dtype.kind in _KINDS:
-        raise FileError(f"{shown} holds {_KINDS[dtype.kind]}: {_EXPECTED}.")
+        raise FileError(f"{shown} holds {_KINDS[dtype.kind]}: {EXPECTED}.")
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise FileError(f"{shown} has dtype {dtype.name}: {_EXPECTED}.")
-
-
-def _guess(data: bytes | bytearray) -> str:
-    """What a file with the wrong beginning may be instead."""
-    head = bytes(data[:256])
-    if head.startswith(b"PK"):
-        return " but a zip archive (rename it .npz if numpy.savez wrote it)"
-    if head.startswith(b"\x80"):
-        return " but a pickle, perhaps, which can run code when it is read"
-    if all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        return " but text"
-    return ""
+        raise FileError(f"{shown} has dtype {dtype.name}: {EXPECTED}.")
 
 
 # --- .npz --------------------------------------------------------------------------------------------------------
@@ -425,7 +536,7 @@ def _check_members(shown: str, members: Sequence[zipfile.ZipInfo], packed_file: 
     if len(set(names)) != len(names):
         raise FileError(f"{shown} contains two files of one name: expected one array of each name.")
     for member in members:
-        where = f"{shown} contains {_show(member.filename)}"
+        where = f"{shown} contains {show(member.filename)}"
         if member.flag_bits & 1:
             raise FileError(f"{where}, which is encrypted: save the arrays without a password.")
         if not member.filename.endswith(".npy"):
@@ -437,7 +548,7 @@ def _check_members(shown: str, members: Sequence[zipfile.ZipInfo], packed_file: 
     if packed > packed_file:
         raise FileError(f"{shown} is damaged: its members overlap. Save it again with numpy.savez.")
     if unpacked > max_bytes:
-        raise FileError(_too_large(f"{shown}, unpacked,", unpacked, max_bytes))
+        raise FileError(too_large(f"{shown}, unpacked,", unpacked, max_bytes))
     if unpacked > max(RATIO_FREE_BYTES, MAX_RATIO * packed):
         raise FileError(
             f"{shown} unpacks from {packed:,} to {unpacked:,} bytes, more than {MAX_RATIO} times its size, as a zip "
@@ -447,7 +558,7 @@ def _check_members(shown: str, members: Sequence[zipfile.ZipInfo], packed_file: 
 
 def _members(shown: str, archive: zipfile.ZipFile) -> Iterator[tuple[str, Tensor]]:
     for member in archive.infolist():
-        where = f"{_show(member.filename)} in {shown}"
+        where = f"{show(member.filename)} in {shown}"
         unpacked = bytearray()
         with archive.open(member) as stream:
             # In pieces, so that neither a lying size nor a lying stream makes us hold more than was declared.
@@ -465,66 +576,117 @@ def _members(shown: str, archive: zipfile.ZipFile) -> Iterator[tuple[str, Tensor
 # --- .safetensors ------------------------------------------------------------------------------------------------
 
 
-def _read_safetensors(shown: str, data: bytes) -> dict[str, Tensor]:
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or (length > len(data) - 8 and length <= MAX_SAFETENSORS_HEADER):
-        raise FileError(f"{shown} is truncated inside its header ({len(data):,} bytes). Save or upload it again.")
+def _safetensors_header(shown: str, head: bytes, size: int) -> int:
+    """Bytes of the header of a file of `size` bytes that begins with `head`."""
+    length = int.from_bytes(head[:8], "little")
+    if size < 8 or (length > size - 8 and length <= MAX_SAFETENSORS_HEADER):
+        raise FileError(f"{shown} is truncated inside its header ({size:,} bytes). Save or upload it again.")
     if length > MAX_SAFETENSORS_HEADER:
         raise FileError(
-            f"{shown} is not a .safetensors file{_guess(data)}, or its header is too long: it declares {length:,} "
+            f"{shown} is not a .safetensors file{guess(head)}, or its header is too long: it declares {length:,} "
             f"bytes, expected at most {MAX_SAFETENSORS_HEADER:,}."
         )
+    return length
+
+
+def _map_safetensors(shown: str, mapped: mmap.mmap, max_bytes: int) -> dict[str, Tensor]:
+    """The tensors of one .safetensors file that is memory-mapped; they must cover its bytes, exactly, once."""
+    size = len(mapped)
+    start = 8 + _safetensors_header(shown, mapped[:256], size)
+    try:
+        header = json.loads(mapped[8:start].decode("utf-8"))
+        entries = [
+            (name, entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+        entries.sort(key=lambda entry: entry[3:])
+        whole = [n for _, _, shape, *offsets in entries for n in (*shape, *offsets)]
+        if any(type(n) is not int or not 0 <= n < 1 << 63 for n in whole) or any(len(e) != 5 for e in entries):
+            raise TypeError
+        if any(type(kind) is not str for _, kind, *_ in entries):
+            raise TypeError
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise FileError(_bad_safetensors(shown, _SAFETENSORS_WORDS["JSON"])) from error
+    arrays: dict[str, Tensor] = {}
+    end = 0
+    for name, kind, shape, first, last in entries:
+        where = f"{show(name)} in {shown}"
+        dtype = _SAFETENSORS_DTYPES.get(kind)
+        if dtype is None:
+            raise FileError(f"{where} has dtype {show(kind)}: {EXPECTED}.")
+        if first != end or last < first:
+            raise FileError(_bad_safetensors(shown, _SAFETENSORS_WORDS["offset"]))
+        if math.prod(shape) * dtype.itemsize != last - first:
+            raise FileError(_bad_safetensors(shown, _SAFETENSORS_WORDS["data type"]))
+        if 0 in shape or len(shape) > MAX_DIMENSIONS:
+            raise FileError(f"{where} has shape {shape_of(shape)}: expected at least one row and one token.")
+        end = last
+        if start + end > size:
+            break
+        stored = np.dtype(np.uint16) if dtype == torch.bfloat16 else torch.empty((), dtype=dtype).numpy().dtype
+        flat = np.frombuffer(mapped, stored, math.prod(shape), start + first)
+        if (start + first) % dtype.itemsize:
+            if flat.nbytes > max_bytes:
+                raise FileError(f"{too_large(where, flat.nbytes, max_bytes)} (It is not aligned and cannot be mapped.)")
+            flat = np.require(flat.copy(), requirements=["A"])
+        x = _mapped_tensor(flat)
+        arrays[name] = (x.view(torch.bfloat16) if dtype == torch.bfloat16 else x).reshape(shape)
+    if start + end != size:
+        raise FileError(_bad_safetensors(shown, _SAFETENSORS_WORDS["not fully covered"]))
+    return arrays
+
+
+def _bad_safetensors(shown: str, reason: str) -> str:
+    return f"{shown} cannot be read as safetensors: {reason}. Save it again with safetensors.torch.save_file."
+
+
+def _read_safetensors(shown: str, data: bytes) -> dict[str, Tensor]:
+    _safetensors_header(shown, data, len(data))
     try:
         arrays = safetensors.load(data)
     except _SAFETENSORS_ERRORS as error:
         reason = next((words for key, words in _SAFETENSORS_WORDS.items() if key in str(error)), "")
         if isinstance(error, KeyError):
             reason = "a tensor has a dtype that torch cannot hold"
-        raise FileError(
-            f"{shown} cannot be read as safetensors: {reason or 'the file is damaged'}. Save it again with "
-            "safetensors.torch.save_file."
-        ) from error
+        raise FileError(_bad_safetensors(shown, reason or "the file is damaged")) from error
     for name, x in arrays.items():
-        where = f"{_show(name)} in {shown}"
-        if x.dtype not in _TORCH_DTYPES:
-            raise FileError(f"{where} has dtype {str(x.dtype).removeprefix('torch.')}: {_EXPECTED}.")
+        where = f"{show(name)} in {shown}"
+        if x.dtype not in TORCH_DTYPES:
+            raise FileError(f"{where} has dtype {str(x.dtype).removeprefix('torch.')}: {EXPECTED}.")
         if 0 in x.shape:
-            raise FileError(f"{where} has shape {_shape(x)}: expected at least one row and one token.")
+            raise FileError(f"{where} has shape {shape_of(x)}: expected at least one row and one token.")
     return arrays
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
+def _size(path: Path) -> int:
+    """Bytes of a file."""
     try:
         if not path.is_file():
             raise FileError(f"{path} is {'not a file' if path.exists() else 'not there'}: expected a file of logits.")
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise FileError(_too_large(str(path), size, max_bytes))
-        return path.read_bytes()
-    except (OSError, MemoryError) as error:
+        return path.stat().st_size
+    except OSError as error:
         raise FileError(f"{path} cannot be read: {type(error).__name__}.") from error
 
 
-def _too_large(shown: str, size: int, max_bytes: int) -> str:
-    return (
-        f"{shown} is too large: {size:,} bytes, expected at most {max_bytes:,}. "
-        "Keep fewer rows, save float16, or raise max_bytes."
-    )
+def _some(shown: str, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not arrays:
+        raise FileError(f"{shown} contains no array: expected the logits of two or three policies.")
+    return arrays
 
 
-def _show(name: str) -> str:
-    """A stranger's name for a message: short, on one line, without control characters."""
-    short = name if len(name) <= 80 else name[:40] + "…" + name[-39:]
-    return short if short.isprintable() and short else ascii(short)
+def _empty(shown: str) -> str:
+    return f"{shown} is empty (0 bytes): expected logits. Save or upload it again."
 
 
-def _count(arrays: Mapping[str, Tensor]) -> str:
-    return f"{len(arrays)} array{'' if len(arrays) == 1 else 's'}"
-
-
-def _shape(x: Tensor | tuple[int, ...]) -> str:
-    dims = x.shape if isinstance(x, Tensor) else x
-    return "[" + ", ".join(map(str, dims)) + "]"
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    size = _size(path)
+    try:
+        if size > max_bytes:
+            raise FileError(too_large(str(path), size, max_bytes))
+        return path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise FileError(f"{path} cannot be read: {type(error).__name__}.") from error
