@@ -63,9 +63,6 @@ Runs = Sequence[tuple[str, int]]
 PANELS = ("policies", "delta", "snr", "progress")
 """The panels that show everything at once, in reading order."""
 
-ALL_PANELS = (*PANELS, "pair", "kls", "worst", "slice")
-"""Those, the policies without their mixture, both distances, the worst progress, and progress along α."""
-
 NUMBERS: Mapping[str, tuple[dict[str, str], ...]] = {
     "delta": (
         {"symbol": "delta", "quantity": "delta"},
