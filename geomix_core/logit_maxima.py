@@ -25,6 +25,7 @@ from geomix_core.row_chunks import (
     CHUNK_ELEMENTS,
     Backend,
     Progress,
+    RowAnswers,
     Rows,
     check_options,
     collect,
@@ -59,7 +60,7 @@ _CODES: tuple[RowStatus, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class LogitMaximum:
+class LogitMaximum(RowAnswers):
     """The highest maximum of each row. Never NaN. Arrays are `[B]`, float64 but for `passes` and `sign`.
 
     Where on_progress stopped early it holds the rows that were finished, the first of `rows`.
@@ -87,19 +88,6 @@ class LogitMaximum:
     """Of the input."""
     rows: int
     """Rows of the input."""
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    @property
-    def complete(self) -> bool:
-        """False where on_progress stopped before the last row."""
-        return len(self) == self.rows
-
-    @property
-    def solved(self) -> np.ndarray:
-        """Boolean `[B]`: α is an answer, not a placeholder."""
-        return np.array([isinstance(s, Status) and s.is_solution for s in self.status], dtype=bool)
 
 
 def maximise_logits(

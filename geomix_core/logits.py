@@ -30,6 +30,7 @@ from geomix_core.row_chunks import (
     CHUNK_ELEMENTS,
     Backend,
     Progress,
+    RowAnswers,
     Rows,
     check_options,
     collect,
@@ -73,7 +74,7 @@ _CODES: tuple[RowStatus, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class LogitSolution:
+class LogitSolution(RowAnswers):
     """α_KL of each row, and how far it can be from the root. Never NaN. Arrays are `[B]`, float64 but for `passes`.
 
     Where on_progress stopped early it holds the rows that were finished, the first of `rows`.
@@ -103,19 +104,6 @@ class LogitSolution:
     """What bound·√variance was to be at most: a length in the Fisher–Rao metric."""
     rows: int
     """Rows of the input."""
-
-    def __len__(self) -> int:
-        return len(self.status)
-
-    @property
-    def complete(self) -> bool:
-        """False where on_progress stopped before the last row."""
-        return len(self) == self.rows
-
-    @property
-    def solved(self) -> np.ndarray:
-        """Boolean `[B]`: α is an answer, not a placeholder or an end point."""
-        return np.array([isinstance(s, Status) and s.is_solution for s in self.status], dtype=bool)
 
 
 def solve_logits(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from geomix_core.errors import OptionError
 from geomix_core.policies import device_of
+from geomix_core.status import Status
 
 Backend = Literal["auto", "compiled", "torch"]
 BACKENDS: tuple[Backend, ...] = ("auto", "compiled", "torch")
@@ -36,6 +37,26 @@ THREAD_ELEMENTS = 1 << 14
 """Logits of each policy that are worth one more thread."""
 
 _T = TypeVar("_T")
+
+
+class RowAnswers:
+    """What answers for rows have in common: mixed into a dataclass with `status` and `rows`."""
+
+    status: tuple[object, ...]
+    rows: int
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def complete(self) -> bool:
+        """False where on_progress stopped before the last row."""
+        return len(self) == self.rows
+
+    @property
+    def solved(self) -> np.ndarray:
+        """Boolean `[B]`: α is an answer, not a placeholder or an end point."""
+        return np.array([isinstance(s, Status) and s.is_solution for s in self.status], dtype=bool)
 
 
 @cache

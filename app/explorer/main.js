@@ -3,6 +3,21 @@
 const PAUSE = 400; // ms after the last key until a point is committed
 const SNAP = 6; // px within which a mark attracts
 
+// The keys of a slider from 0 to high: by(coarse, fine) makes what a key does, with Shift the fine step.
+function ladder(by, fine, to, high) {
+  const [up, down] = [by(0.01, fine), by(-0.01, -fine)];
+  return {
+    ArrowRight: up,
+    ArrowUp: up,
+    ArrowLeft: down,
+    ArrowDown: down,
+    PageUp: by(0.1, 0.1),
+    PageDown: by(-0.1, -0.1),
+    Home: () => to(0),
+    End: () => to(high),
+  };
+}
+
 class Explorer {
   constructor(host) {
     this.host = host;
@@ -250,18 +265,8 @@ class Explorer {
       const ahead = shift ? below : marks.find((a) => a > this.alpha + 1e-9);
       this.glide(ahead ?? (shift ? marks.at(-1) : marks[0]));
     };
-    const [up, down] = [by(0.01, 0.001), by(-0.01, -0.001)];
-    this.keys(handle, {
-      ArrowRight: up,
-      ArrowUp: up,
-      ArrowLeft: down,
-      ArrowDown: down,
-      PageUp: by(0.1, 0.1),
-      PageDown: by(-0.1, -0.1),
-      Home: () => this.move({ alpha: 0 }),
-      End: () => this.move({ alpha: 1 }),
-      s: next,
-    });
+    const to = (alpha) => this.move({ alpha });
+    this.keys(handle, { ...ladder(by, 0.001, to, 1), s: next });
   }
 
   asEta(handle) {
@@ -276,16 +281,9 @@ class Explorer {
       const moved = log ? this.eta * 10 ** (k * 4) : this.eta + k * axis.reach;
       this.move({ eta: this.rounded(clamp(moved, 0, axis.reach), !log) });
     };
-    const [up, down] = [by(0.01, 0.002), by(-0.01, -0.002)];
+    const to = (eta) => this.move({ eta });
     this.keys(handle, {
-      ArrowRight: up,
-      ArrowUp: up,
-      ArrowLeft: down,
-      ArrowDown: down,
-      PageUp: by(0.1, 0.1),
-      PageDown: by(-0.1, -0.1),
-      Home: () => this.move({ eta: 0 }),
-      End: () => this.move({ eta: axis.reach }),
+      ...ladder(by, 0.002, to, axis.reach),
       s: () => {
         const steps = this.steps();
         if (steps.length) this.move({ eta: steps.find((eta) => eta > this.eta * (1 + 1e-9)) ?? steps[0] });

@@ -222,6 +222,14 @@ def _find(d, per, above):
     return cell + (above if d < 0 else 0.0), (part if within else t - floor) - 0.5
 
 
+@njit(inline="always")
+def _weigh(x, y):
+    """(1 where π_θ > 0, else 0; e^x and e^y, 0 for masks)."""
+    here = 1.0 if x >= MASK else 0.0
+    there = 1.0 if y >= MASK else 0.0
+    return here, exp2(x, LOG2E) * here, exp2(y, LOG2E) * there
+
+
 @njit(fastmath=NO_NAN, nogil=True, cache=True)
 def _collect(u, v, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
     """Adds to cells `[cells, 4]` the moments of e^u in each; out[0:3] += Σ e^u, Σ e^v, Σ e^v where π_θ > 0.
@@ -238,9 +246,7 @@ def _collect(u, v, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
         all_u = all_v = both = 0.0
         for j in range(count):
             x, y = np.float64(part_u[j]) - most_u, np.float64(part_v[j]) - most_v
-            here = 1.0 if x >= MASK else 0.0
-            there = 1.0 if y >= MASK else 0.0
-            e, f = exp2(x, LOG2E) * here, exp2(y, LOG2E) * there
+            here, e, f = _weigh(x, y)
             d = y - x - middle if here > 0 else 0.0
             place, away = _find(d, per, above) if fine else _find_even(d, per, above)
             mass[j], weight[j], offset[j], cell[j] = e, f * here, away, place
@@ -274,9 +280,7 @@ def _collect_rewards(u, v, r, facts, fine, middle, above, width, cells, exp_u, e
                 np.float64(part_v[j]) - most_v,
                 np.float64(part_r[j]) - most_r,
             )
-            here = 1.0 if x >= MASK else 0.0
-            there = 1.0 if y >= MASK else 0.0
-            e, f = exp2(x, LOG2E) * here, exp2(y, LOG2E) * there
+            here, e, f = _weigh(x, y)
             d = y - x - middle if here > 0 else 0.0
             place, away = _find(d, per, above) if fine else _find_even(d, per, above)
             mass[j], weight[j], offset[j], cell[j] = e, f * here, away, place

@@ -25,12 +25,22 @@ from numba import carray, njit  # type: ignore[attr-defined]
 
 from geomix_core.policies import MASK_GAP
 from geomix_core.solvers.lanes import BLOCK, NO_NAN, exp2, float_of, larger, maximum, scratch, summed, usable
+from geomix_core.solvers.onepass import (
+    COARSE,
+    COMMON,
+    DISJOINT,
+    EMPTY,
+    EPS,
+    HARD,
+    IDENTICAL,
+    INFINITE,
+    NAN,
+    NO_ROOT,
+    SOLVED,
+)
 
-COARSE = 2e-5
-"""What |α − α*|·√Var may be where float64 cannot do better: near-identical rows."""
 FINE = 1e-10
 """What float64 solves to, unless something finer is asked for."""
-EPS = 2.0**-52
 REACH = 0.1
 """R·|step| beyond which a step is not the last one: the variance is carried to the root by its first derivative."""
 TRUNCATION = 0.2
@@ -39,8 +49,8 @@ SLACK, DRIFT = 1.001, 1e-3
 """Room for the rounding of the variance, and of the third moment."""
 MASK = -MASK_GAP
 
-SOLVED, COMMON, IDENTICAL, NO_ROOT, DISJOINT, NAN, INFINITE, EMPTY, HARD, REFINE = range(10)
-"""Codes of `solve_row`; HARD: not to be decided in this precision; REFINE: nor this, but α is near."""
+REFINE = HARD + 1
+"""A code of `solve_row` beside those of `onepass`: not to be decided in this precision, but α is near."""
 
 ALPHA, DELTA, VARIANCE, LOW, HIGH, BOUND, PASSES = range(7)
 """Columns of what `solve_row` writes."""
