@@ -14,7 +14,7 @@ from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ea
 
 CROWD = 8
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
-ROUNDING = 1e-9
+ROUNDING = 1e-7
 """Share of Φ₁ and of Φ₂ that cancelling must leave."""
 LOG_Z, DELTA, VARIANCE, ESS, PHI1, PHI2, SNR, STEP = range(8)
 """Columns of `curves`: log Z, E_q[ℓ], Var_q[ℓ], ESS as a share of N, Φ₁, Φ₂, Φ₁/√Φ₂, Φ₁/Φ₂."""

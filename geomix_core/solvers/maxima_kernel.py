@@ -287,11 +287,17 @@ def _polish(alpha, low, high, aim, row, atoms, room, tokens, at):
     low, high = max(0.0, min(low, alpha - ASTRAY)), min(1.0, max(high, alpha + ASTRAY))
     curve, crossing = 0.0, False
     if inside:
-        reach = min(1e-4, (high - low) / 4, alpha, 1 - alpha)
-        evaluate(alpha - reach, aim, atoms, room, at)
-        before, branch = at[SLOPE], at[SIGN]
-        evaluate(alpha + reach, aim, atoms, room, at)
-        curve, crossing = (at[SLOPE] - before) / (2 * reach), worst and at[SIGN] != branch
+        # Twice, as a spike is steeper the nearer one looks.
+        for near in (1e-4, 1e-7):
+            reach = min(near, (high - low) / 4, alpha, 1 - alpha)
+            evaluate(alpha - reach, aim, atoms, room, at)
+            before, branch = at[SLOPE], at[SIGN]
+            evaluate(alpha + reach, aim, atoms, room, at)
+            bent = (at[SLOPE] - before) / (2 * reach)
+            if near == 1e-4:
+                curve, crossing = bent, worst and at[SIGN] != branch
+            elif bent < 2 * curve and not crossing:
+                curve = bent
         if not (curve < 0 or crossing):
             return alpha, 0
     for turn in range(1, 9):
