@@ -1,4 +1,4 @@
-"""Every string that a person reads, by key, from text/en.toml and text/zh.toml; what claims say, from the core."""
+"""Every string that a person reads, by key, from text/en/*.toml and text/zh/*.toml; what claims say, from the core."""
 
 from __future__ import annotations
 
@@ -49,17 +49,19 @@ class Catalogue:
 @cache
 def entries(language: str) -> dict[str, str]:
     """All entries of a language with dotted keys."""
-    source = files("geomix_app") / "text" / f"{language}.toml"
     flat: dict[str, str] = {}
 
     def walk(prefix: str, table: Mapping[str, Any]) -> None:
         for key, value in table.items():
             if isinstance(value, Mapping):
                 walk(f"{prefix}{key}.", value)
+            elif prefix + key in flat:
+                raise ValueError(f"two files of {language} have an entry {prefix + key}")
             else:
                 flat[prefix + key] = value
 
-    walk("", tomllib.loads(source.read_text("utf-8")))
+    for source in sorted((files("geomix_app") / "text" / language).iterdir(), key=lambda file: file.name):
+        walk("", tomllib.loads(source.read_text("utf-8")))
     claims = {f"claim.{name}.{k}": v for name in CLAIMS for k, v in asdict(words(name, language)).items()}
     why = {f"claim.reason.{key}": reason(key, language) for key in reasons()}
     # What a claim has no words for (a proof, say) has no entry.
