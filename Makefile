@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # More options for the command that is run: make test ARGS="-k chernoff"
 ARGS =
 
-.PHONY: help app test lint format bench bench-gpu clean
+.PHONY: help app test lint format bench bench-gpu study clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make format   let ruff rewrite the code"
 	@echo "make bench    time the solver against others, draw the plots (ARGS=\"--rounds 5\")"
 	@echo "make bench-gpu  time the solver on a CUDA device (ARGS=\"--rows 512\"); says so where there is none"
+	@echo "make study    measure what N samples of each distribution achieve, about 15 minutes; goes on where it stopped"
 	@echo "make clean    remove .venv and what the tools left behind"
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or later) that .venv is made from."
@@ -48,6 +49,9 @@ bench: $(VENV)/.installed-bench
 # Exit status 2, after which make prints a line of its own, means: no CUDA device.
 bench-gpu: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+study: $(VENV)/.installed-bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lab_study $(ARGS)
 
 clean:
 	rm -rf $(VENV) build geomix.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`geomix solve`, `geomix verify` and `geomix inspect`: files in, a table and a summary out. Nothing is computed here.
+"""`geomix extract`, `solve`, `verify` and `inspect`: files in, files and a summary out. Nothing is computed here.
 
 Exit status: 0 when every row was solved or reported (verify: every row holds); 1 when a row is invalid or its search
 gave up (verify: a row differs); 2 when nothing was done because of a file or an option; 130 after Ctrl-C.
@@ -6,6 +6,7 @@ gave up (verify: a row differs); 2 when nothing was done because of a file or an
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from geomix_app import topk_commands
+
 if TYPE_CHECKING:
     import torch
 
+    from geomix_core.extraction import Positions
     from geomix_core.files import LogitPair
     from geomix_core.kinds import Finding, Kind
     from geomix_core.result_files import Journal
@@ -55,6 +59,11 @@ def _input(command: _F) -> _F:
     return command
 
 
+_vocabulary = click.option(
+    "--vocabulary", type=int, metavar="V", help="Top-k: how many tokens the models have, if that is known."
+)
+
+
 @click.command()
 @_input
 @click.option(
@@ -75,6 +84,10 @@ def _input(command: _F) -> _F:
     help="Results: .csv, .json or .parquet.  [default: CSV on stdout]",
 )
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run with the same --out has done.")
+@_vocabulary
+@click.option(
+    "--width", type=float, default=0.01, show_default=True, help="Top-k: an interval this narrow determines α_KL."
+)
 def solve(
     files: tuple[Path, ...],
     reference: Path | None,
@@ -87,13 +100,20 @@ def solve(
     threads: int | None,
     out: Path | None,
     resume: bool,
+    vocabulary: int | None,
+    width: float,
 ) -> None:
     """α of every row of FILE (two or three arrays) or of two FILEs (θ and target).
 
-    Files are .npy, .safetensors or .pt, which are memory-mapped, or .npz, .parquet, .csv or .tsv. The results go to
-    --out, which is written whole or not at all. Exit status: 0 when every row was solved or reported, 1 when some are
-    invalid, 2 when a file or an option cannot be used.
+    Files are .npy, .safetensors or .pt, which are memory-mapped, or .npz, .parquet, .csv or .tsv. Two .json or .jsonl
+    files hold top-k log-probabilities: α_KL and divergences are then intervals over all that was not reported. The
+    results go to --out, which is written whole or not at all. Exit status: 0 when every row was solved or reported, 1
+    when some are invalid, 2 when a file or an option cannot be used.
     """
+    if topk_commands.is_topk(files):
+        with _refusals():
+            topk_commands.solve(files, vocabulary, width, out)
+    from geomix_core.outputs import held
     from geomix_core.result_files import Journal, check_extension, csv_lines, write
     from geomix_core.results import Plan, Tally, solve_chunks
 
@@ -102,6 +122,7 @@ def solve(
     with _refusals():
         if out is not None:
             check_extension(out)
+            click.get_current_context().with_resource(held(out))
         # Before the files are opened, so that a wrong option costs no time.
         criteria = tuple(word.strip() for word in criterion.split(","))
         Plan(criteria, weights, (eta_low, eta_high))
@@ -144,9 +165,13 @@ def solve(
 def verify(results: Path, files: tuple[Path, ...], reference: Path | None, kind: str) -> None:
     """Recompute what RESULTS says of every row from FILE [FILE], and name the rows that differ.
 
-    Certificates of α_KL, digests, KLs, Chernoff information and the value of SNR, in float64. Exit status: 0 when all
-    rows hold, 1 when some differ or are missing, 2 when a file cannot be used.
+    Certificates of α_KL, digests, KLs, Chernoff information and the value of SNR, in float64; intervals from top-k
+    log-probabilities as they were computed first. Exit status: 0 when all rows hold, 1 when some differ or are missing,
+    2 when a file cannot be used.
     """
+    if topk_commands.is_topk(files):
+        with _refusals():
+            topk_commands.verify(results, files)
     import torch
 
     from geomix_core.result_files import read
@@ -173,17 +198,105 @@ def verify(results: Path, files: tuple[Path, ...], reference: Path | None, kind:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @click.option("--reference", type=click.Path(path_type=Path), metavar="FILE", help="A file with the reference alone.")
-def inspect(files: tuple[Path, ...], reference: Path | None) -> None:
+@click.option("--row", type=click.IntRange(min=0), help="Show the prompt of this row, and nothing else.")
+@_vocabulary
+def inspect(files: tuple[Path, ...], reference: Path | None, row: int | None, vocabulary: int | None) -> None:
     """Say what is in FILE…: arrays, which policy is which and why, logits or probabilities, masks, NaN, repeated rows.
+
+    Of top-k log-probabilities (.json, .jsonl): how many tokens were reported, and how much probability was not.
 
     Exit status: 0 when `geomix solve` would take the files, 1 when they are no pair, 2 when one cannot be read.
     """
+    if topk_commands.is_topk(files):
+        with _refusals():
+            topk_commands.inspect(files, vocabulary)
+    from geomix_core import prompts
+    from geomix_core.errors import FileError
     from geomix_core.inspection import inspect_paths, to_text
 
     with _refusals():
+        about = next(filter(None, map(prompts.row_metadata, files)), None)
+        if row is not None:
+            if about is None:
+                raise FileError(
+                    f"No prompts are known: expected {prompts.rows_path(files[0])}, an object with a prompt a line."
+                )
+            click.echo(prompts.to_text(about, row))
+            return
         found = inspect_paths(*files, reference=reference)
     click.echo(to_text(found))
+    if about is not None:
+        click.echo(f"The prompts of {len(about.rows):,} rows are known: --row 0 shows the first.")
     sys.exit(1 if found.problem else 0)
+
+
+@click.command()
+@click.option(
+    "--theta", type=click.Path(path_type=Path), required=True, metavar="MODEL", help="π_θ: a folder or .gguf."
+)
+@click.option("--target", type=click.Path(path_type=Path), required=True, metavar="MODEL", help="π_t, likewise.")
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help=".txt, a prompt a line; or .jsonl, with prompt and perhaps response, theta_prompt, target_prompt.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE", help="A .safetensors file."
+)
+@click.option("--chat/--raw", help="Put prompts into the models' chat templates, or take them as text.  [default: raw]")
+@click.option(
+    "--positions",
+    type=click.Choice(["last", "all"]),
+    default="last",
+    show_default=True,
+    help="A row after the response, or also one before each of its tokens.",
+)
+@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), default="float16", show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts at a time.")
+@click.option("--device", help="Where to compute: cpu, cuda, auto, …  [default: cpu]")
+def extract(
+    theta: Path,
+    target: Path,
+    prompts: Path,
+    out: Path,
+    chat: bool,
+    positions: Positions,
+    dtype: str,
+    batch_size: int,
+    device: str | None,
+) -> None:
+    """Next-token logits of two local Hugging Face models over the same prompts, for `geomix solve`.
+
+    Needs the extra geomix[hf]. Nothing is downloaded. The logits go to --out, and beside it to NAME.rows.jsonl the
+    prompt of every row; both are written whole or not at all. Exit status: 0 when all is written, 2 when a model, a
+    file or an option cannot be used.
+    """
+    os.environ["TQDM_DISABLE"] = "1"  # read when torch imports tqdm: one progress bar is enough
+    from geomix_core.extraction import extract as extracted
+    from geomix_core.outputs import held
+    from geomix_core.prompts import read_prompts
+
+    with _refusals():
+        click.get_current_context().with_resource(held(out))
+        asked = read_prompts(prompts)
+        place = _device(device, None) or "cpu"
+        try:
+            with click.progressbar(length=2 * len(asked), label="rows", file=sys.stderr, show_pos=True) as bar:
+
+                def moved(done: int, total: int) -> None:
+                    bar.length = total
+                    bar.update(done - bar.pos)
+
+                found = extracted(
+                    theta, target, asked, out, chat=chat, positions=positions, dtype=dtype, batch_size=batch_size,
+                    device=place, on_progress=moved,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted: nothing is written.", err=True)
+            sys.exit(130)
+    click.echo(f"Written: {out}, {found.rows:,} rows of {found.vocabulary:,} tokens", err=True)
 
 
 @contextmanager

@@ -15,11 +15,16 @@ import torch
 from geomix_app.explorer import sampling
 from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
 from geomix_core import curves, summary
-from geomix_core.claims import CLAIMS, Bench, Setting, Verdict
+from geomix_core.claims import CLAIMS, Bench, Claim, Setting, Verdict
+from geomix_core.claims.ledger import ledger
+from geomix_core.claims.listing import objective
+from geomix_core.claims.own import claim_of
+from geomix_core.compression import compress
 from geomix_core.criteria import AlphaResult
+from geomix_core.datasets import Dataset
 from geomix_core.errors import OptionError, PolicyError
-from geomix_core.files import LogitPair
 from geomix_core.geodesics import PathLengths, e_geodesic, tilted_moments
+from geomix_core.lab import Problem, Proposals, propose
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import Weights, exact_progress, exact_step
 from geomix_core.scenarios import Prompt, real_rows, reference_policy, synthetic, token_names
@@ -28,10 +33,13 @@ from geomix_core.transforms import smooth, temper, top_k, top_p
 EVERY_PAGE = 12
 """Rows kept by each cache: a few readers with a few scenarios each."""
 
+DRAWN = 1024
+"""Vocabularies up to this size are drawn token by token, larger ones as atoms."""
+
 ETA_RANGE = Setting().eta_range
 """Learning rates against which the worst progress is guarded."""
 
-ON_ATOMS = frozenset({"theorem_1", "section_4_2_pareto"})
+ON_ATOMS = frozenset({"theorem_1", "section_4_2_pareto", "theorem_4_unique"})
 """Claims about any two policies that take many passes: true or false of the atoms as well."""
 FOR_STEPS = frozenset({"theorem_2_step", "theorem_2_gain", "theorem_3_minimax", "section_5_4_alpha", "section_5_4_snr"})
 """Claims that take many passes, and whose numbers stand elsewhere on the page too."""
@@ -108,9 +116,11 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-def row(scenario: Scenario, upload: LogitPair | None) -> Row:
+def row(scenario: Scenario, upload: Dataset | None) -> Row:
     """The policies that a scenario names. Raises GeomixError where there are none to be had."""
-    content = upload.content_hash if upload is not None and scenario.source == UPLOAD else ""
+    content = ""
+    if upload is not None and scenario.source == UPLOAD:
+        content = upload.digest(min(scenario.row, len(upload) - 1))
     return _row(scenario.policies_key + content, scenario, upload)
 
 
@@ -120,7 +130,7 @@ def check(scenario: Scenario) -> None:
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
-def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
+def _row(key: str, _scenario: Scenario, _upload: Dataset | None) -> Row:
     source, prompt = _scenario.source, None
     names: Sequence[str] | None = None
     if source == REAL:
@@ -134,9 +144,9 @@ def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
     elif source == UPLOAD:
         if _upload is None:
             raise OptionError("upload_missing")
-        index = min(_scenario.row, len(_upload.theta) - 1)
-        reference = None if _upload.reference is None else _upload.reference[index]
-        raw = PolicyBatch.from_logits(_upload.theta[index], _upload.target[index], reference)
+        index = min(_scenario.row, len(_upload) - 1)
+        raw, names = _upload.row(index), _upload.tokens
+        prompt = None if _upload.prompts is None else _upload.prompts[index]
     else:
         raw = synthetic(source, **dict(_scenario.parameters))
     theta = smooth(_reshape(raw.theta, _scenario.theta), _scenario.epsilon)
@@ -147,15 +157,16 @@ def _row(key: str, _scenario: Scenario, _upload: LogitPair | None) -> Row:
 
 
 def _from_table(scenario: Scenario) -> PolicyBatch:
-    theta, target = (np.array([getattr(r, name) for r in scenario.table]) for name in ("theta", "target"))
+    names = ("theta", "target", "reference") if scenario.own_reference else ("theta", "target")
+    columns = [np.array([getattr(r, name) for r in scenario.table], dtype=np.float64) for name in names]
     if scenario.table_kind == "logits":
-        return PolicyBatch.from_logits(theta, target)
-    for weights in (theta, target):
+        return PolicyBatch.from_logits(*columns)
+    for weights in columns:
         if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
             raise PolicyError("table_weights")
     # By the largest first: the sum of weights near the limit of a float would overflow.
-    theta, target = theta / theta.max(), target / target.max()
-    return PolicyBatch.from_probs(theta / theta.sum(), target / target.sum())
+    columns = [weights / weights.max() for weights in columns]
+    return PolicyBatch.from_probs(*(weights / weights.sum() for weights in columns))
 
 
 def _reshape(log_p: torch.Tensor, how: Reshape) -> torch.Tensor:
@@ -173,7 +184,7 @@ def pair(key: str, _batch: PolicyBatch) -> summary.PairSummary:
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def atoms(key: str, _batch: PolicyBatch) -> PolicyBatch:
     """The row compressed, for everything that is drawn."""
-    return _bench(key, Setting(), _batch).atoms
+    return compress(_batch, limit=DRAWN)
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -194,6 +205,16 @@ def family(key: str, _batch: PolicyBatch) -> Family:
 def family_curves(key: str, _batch: PolicyBatch) -> curves.FamilyCurves:
     """The family along α."""
     return curves.family_curves(atoms(key, _batch))
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def listed_objective(key: str, _batch: PolicyBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """α, Δ(α), and what the document's listing takes for it, on all tokens."""
+    family = family_curves(key, _batch)
+    alpha, exact = family.alpha[::3], family.delta[::3]
+    theta, target = _batch.theta.double().exp(), _batch.target.double().exp()
+    listed = [objective(theta, target, torch.full_like(theta[:, 0], a)).item() for a in alpha]
+    return alpha, exact, np.array(listed)
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
@@ -238,7 +259,7 @@ def family_point(key: str, alpha: float, _batch: PolicyBatch) -> summary.FamilyP
 def for_steps(key: str, batch: PolicyBatch) -> PolicyBatch:
     """What quantities are evaluated on that need many passes.
 
-    For r = ℓ the atoms agree with all tokens to 1e-6 (measured: 1e-13 on language-model rows), far below the digits
+    For r = ℓ the atoms agree with all tokens to 1e-6 (measured: 1e-8 on language-model rows), far below the digits
     shown. With an independent reference they do not, and all tokens are used.
     """
     reduced: PolicyBatch = atoms(key, batch) if batch.reference is None else batch
@@ -313,20 +334,14 @@ def expansion_error(
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
-def reach(key: str, weights: Weights, _batch: PolicyBatch) -> tuple[float, bool]:
-    """How far the explorer's η axis reaches, and whether it needs a logarithmic scale. Raises CoverageError."""
-    return sampling.reach_of(atoms(key, _batch), weights)
-
-
-@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
-def samples(key: str, weights: Weights, reach: float, _batch: PolicyBatch) -> sampling.Samples:
-    """What the explorer interpolates. Raises DisjointSupportError, CoverageError."""
-    return sampling.sample(atoms(key, _batch), weights, reach)
+def samples(key: str, weights: Weights, _batch: PolicyBatch) -> sampling.Samples:
+    """What the explorer computes with. Raises DisjointSupportError, CoverageError."""
+    return sampling.sample(atoms(key, _batch), weights)
 
 
 @st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
 def family_samples(key: str, _batch: PolicyBatch) -> sampling.Samples:
-    """What the explorer interpolates of the family alone. Raises DisjointSupportError."""
+    """The same of the family alone. Raises DisjointSupportError."""
     return sampling.sample_family(atoms(key, _batch))
 
 
@@ -376,8 +391,7 @@ def verdict(name: str, setting: Setting, row: Row) -> Verdict:
 
     Claims are decided again only when something moves that they depend on (`Claim.uses`).
     """
-    fields = sorted(CLAIMS[name].uses - {"reference"})
-    found: Verdict = _verdict(row.key, name, Setting(**{f: getattr(setting, f) for f in fields}), row.batch)
+    found: Verdict = _verdict(row.key, name, setting_of(CLAIMS[name], setting), row.batch)
     return found
 
 
@@ -390,6 +404,48 @@ def _verdict(key: str, name: str, setting: Setting, _batch: PolicyBatch) -> Verd
     else:
         bench = _bench(key, setting, _batch)
     return CLAIMS[name].on(bench).verdict()
+
+
+def verdicts(setting: Setting, row: Row) -> dict[str, Verdict]:
+    """The verdict on every claim, in the document's order."""
+    return {name: verdict(name, setting, row) for name in CLAIMS}
+
+
+def own_verdict(statement: str, setting: Setting, row: Row) -> Verdict:
+    """The same of a statement of the reader's own. Raises ExpressionError."""
+    own = claim_of(statement)
+    found: Verdict = _own_verdict(row.key, statement, setting_of(own, setting), row.batch)
+    return found
+
+
+@st.cache_data(max_entries=400, show_spinner=False)
+def _own_verdict(key: str, statement: str, setting: Setting, _batch: PolicyBatch) -> Verdict:
+    return claim_of(statement).on(_bench(key, setting, _batch)).verdict()
+
+
+@st.cache_data(max_entries=2 * len(CLAIMS), show_spinner=False)
+def known_counterexample(name: str, weights: Weights) -> Verdict | None:
+    """The verdict on the smallest policies known to break a claim; None where none are known."""
+    record = ledger().of(name, weights)
+    table = record.counterexample
+    return None if table is None else CLAIMS[name].check(table.batch, record.setting)
+
+
+def setting_of(claim: Claim, setting: Setting) -> Setting:
+    """What of a setting the claim depends on; the rest at its default."""
+    return Setting(**{name: getattr(setting, name) for name in sorted(claim.uses - {"reference"})})
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def problem(key: str, weights: Weights, _batch: PolicyBatch) -> Problem:
+    """The row as the sampling lab takes it. Raises DisjointSupportError, CoverageError."""
+    return Problem(_batch, weights)
+
+
+@st.cache_resource(max_entries=EVERY_PAGE, show_spinner=False)
+def proposals(key: str, weights: Weights, names: tuple[str, ...], alpha: float, _batch: PolicyBatch) -> Proposals:
+    """The sampling distributions of these names; `alpha` is that of the one called "alpha"."""
+    return propose(problem(key, weights, _batch), names, alpha=alpha)
 
 
 @st.cache_resource(max_entries=EVERY_PAGE // 2, show_spinner=False)

@@ -54,9 +54,9 @@ def _source_options(text: Catalogue) -> None:
             **state.bind("row"),
         )
     elif source == UPLOAD:
-        pair = state.upload()
-        if pair is not None and len(pair.theta) > 1:
-            last = len(pair.theta) - 1
+        data = state.upload()
+        if data is not None and len(data) > 1:
+            last = len(data) - 1
             _keep_row_within(last)
             st.number_input(text("control.row_upload", last=last), 0, last, step=1, **state.bind("row"))
     elif source != CUSTOM:
@@ -86,9 +86,12 @@ def _parameter(text: Catalogue, p: Parameter) -> None:
 
 
 def _reference(text: Catalogue) -> None:
-    pair = state.upload()
-    if state.scenario().source == UPLOAD and pair is not None and pair.reference is not None:
+    data = state.upload()
+    if state.scenario().source == UPLOAD and data is not None and data.pair.reference is not None:
         st.caption(text("control.reference_upload"))
+        return
+    if state.scenario().own_reference:
+        st.caption(text("control.reference_table"))
         return
     st.selectbox(
         text("control.reference"),

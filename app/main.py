@@ -8,13 +8,22 @@ import torch
 
 from geomix_app import compute, controls, state
 
+# By group of the menu; those of none stand in front.
 PAGES = {
-    "home": ":material/home:",
-    "policies": ":material/bar_chart:",
-    "geodesic": ":material/timeline:",
-    "choosing": ":material/balance:",
-    "progress": ":material/trending_up:",
-    "validate": ":material/fact_check:",
+    "": {"home": ":material/home:", "validate": ":material/fact_check:"},
+    "learn": {
+        "derivation": ":material/school:",
+        "lecture": ":material/slideshow:",
+        "claims": ":material/gavel:",
+        "glossary": ":material/menu_book:",
+    },
+    "explore": {
+        "policies": ":material/bar_chart:",
+        "geodesic": ":material/timeline:",
+        "choosing": ":material/balance:",
+        "progress": ":material/trending_up:",
+        "lab": ":material/science:",
+    },
 }
 
 # Found through the installed package: a path relative to this file would not exist in a wheel.
@@ -27,14 +36,17 @@ torch.set_num_threads(1)
 st.set_page_config(page_title="geomix", page_icon="⚖️", layout="wide")
 state.start()
 text = state.text()
-pages = {
-    name: st.Page(
-        folder / f"{name}.py", title=text.plain(f"nav.{name}"), icon=icon, url_path=name, default=name == "home"
-    )
-    for name, icon in PAGES.items()
+menu = {
+    text.plain(f"page.home.{group}") if group else "": [
+        st.Page(
+            folder / f"{name}.py", title=text.plain(f"nav.{name}"), icon=icon, url_path=name, default=name == "home"
+        )
+        for name, icon in pages.items()
+    ]
+    for group, pages in PAGES.items()
 }
-page = st.navigation(list(pages.values()), position="top")
-state.register_pages(pages)
+page = st.navigation(menu, position="top")
+state.register_pages({found.url_path or "home": found for pages in menu.values() for found in pages})
 state.enter(page.url_path)
 # Streamlit has no setting for the space beside the figures, which need it on a 1440-pixel screen, nor for type that is
 # larger on a projector.

@@ -49,6 +49,7 @@ SYMBOLS = MappingProxyType(
     {
         "theta": Symbol(_THETA, r"\pi_\theta", *_BLUE),
         "target": Symbol(_TARGET, r"\pi_t", *_VERMILLION),
+        "updated": Symbol("π<sub>θ'</sub>", r"\pi_{\theta'}", *_PURPLE, "dash"),
         "q": Symbol(_Q, r"q_\alpha", *_GREEN),
         "alpha": Symbol("α", r"\alpha", *_INK),
         "eta": Symbol("η", r"\eta", *_INK),
@@ -76,6 +77,10 @@ SYMBOLS = MappingProxyType(
         "alpha_kl": Symbol("α<sub>KL</sub>", r"\alpha_{\mathrm{KL}}", *_GREEN, shape="diamond"),
         "alpha_snr": Symbol("α<sub>SNR</sub>", r"\alpha_{\mathrm{SNR}}", *_PURPLE, shape="diamond"),
         "alpha_wald": Symbol("α<sub>Wald</sub>", r"\alpha_{\mathrm{Wald}}", *_AMBER, shape="diamond"),
+        "uniform": Symbol("1/V", r"1/V", *_GREY, "dashdot", "square"),
+        "optimum": Symbol(f"{_THETA}²/L", r"\pi_\theta^2/L", *_INK, "dash", "square"),
+        "logarithmic_mean": Symbol(f"L({_THETA}, {_TARGET})", r"L(\pi_\theta,\pi_t)", *_INK, "dot", "square"),
+        "defensive": Symbol(f"(1−λ)q + λ{_THETA}", r"(1-\lambda)q+\lambda\pi_\theta", *_GREEN, "dot", "square"),
         "signal": Symbol("Φ<sub>1</sub>", r"\Phi_1", *_AMBER),
         "noise": Symbol("Φ<sub>2</sub>", r"\Phi_2", *_GREY),
         "eta_star": Symbol("η* = Φ<sub>1</sub>/Φ<sub>2</sub>", r"\eta^*=\Phi_1/\Phi_2", *_PURPLE),

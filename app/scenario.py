@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from geomix_core.claims import Table
 from geomix_core.progress import WEIGHTS
 from geomix_core.scenarios import FAMILIES, REFERENCES, Parameter
 
@@ -38,6 +39,8 @@ class TableRow:
     token: str
     theta: float
     target: float
+    reference: float | None = None
+    """Of the reward's reference, in a table that brings its own."""
 
 
 DEFAULT_TABLE = (
@@ -74,6 +77,11 @@ class Scenario:
         object.__setattr__(self, "parameters", chosen)
 
     @property
+    def own_reference(self) -> bool:
+        """Whether the table has a column for the reference policy."""
+        return self.source == CUSTOM and all(r.reference is not None for r in self.table)
+
+    @property
     def policies_key(self) -> str:
         """A hash of all that decides the policies (not α, η or the weights): the key under which results are kept."""
         neutral = replace(self, alpha=0.5, eta=1.0, weights="importance")
@@ -84,6 +92,15 @@ class Scenario:
         chosen = dict(self.parameters)
         default = next(p.default for p in FAMILIES[self.source].parameters if p.name == name)
         return float(chosen.get(name, default))
+
+
+def of_table(scenario: Scenario, table: Table, **changes: Any) -> Scenario:
+    """Policies of whole numbers as they are, nothing cut or smoothed; of the rest, only what `changes` names."""
+    rows = (
+        TableRow(token, *map(float, weights)) for token, *weights in zip(table.letters, *table.policies, strict=True)
+    )
+    kept = {name: getattr(scenario, name) for name in ("weights", "alpha", "eta")} | changes
+    return Scenario(source=CUSTOM, table=tuple(rows), **kept)
 
 
 def with_parameter(scenario: Scenario, name: str, value: float) -> Scenario:
@@ -121,9 +138,9 @@ def to_query(scenario: Scenario) -> dict[str, str]:
                 query[f"{policy}_{name}"] = _write(value)
     query |= {name: _write(value) for name, value in scenario.parameters}
     if scenario.source == CUSTOM:
-        query["table"] = json.dumps(
-            [[r.token, r.theta, r.target] for r in scenario.table], ensure_ascii=False, separators=(",", ":")
-        )
+        own = scenario.own_reference
+        rows = [[r.token, r.theta, r.target, *([r.reference] if own else [])] for r in scenario.table]
+        query["table"] = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
         query["kind"] = scenario.table_kind
     return query
 
@@ -191,7 +208,15 @@ def _read_table(text: str) -> tuple[TableRow, ...]:
     rows = json.loads(text)
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_TABLE_ROWS:
         raise ValueError("a table has between one row and the limit")
-    return tuple(TableRow(str(token)[:80], float(theta), float(target)) for token, theta, target in rows)
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("either every row has a weight of the reference, or none has")
+    return tuple(TableRow(str(token)[:80], *map(float, _two_or_three(*weights))) for token, *weights in rows)
+
+
+def _two_or_three(theta: Any, target: Any, *reference: Any) -> tuple[Any, ...]:
+    if len(reference) > 1:
+        raise ValueError("a row has two or three weights")
+    return (theta, target, *reference)
 
 
 def _write(value: Any) -> str:

@@ -158,12 +158,11 @@ def verdict(text: Catalogue, found: Verdict, finding: str = "") -> None:
         finding = text(f"claim.reason.{found.reason}")
     else:
         finding = finding or text(f"{key}.{found.outcome}", **written(found))
-    colour, icon = _BADGES[found.outcome]
     with st.container(border=True, gap="xsmall", height="stretch", key=f"verdict.{found.claim}"):
         st.markdown(
             f"{text('claim.document', where=text(f'{key}.where'))} · {text(f'{key}.says')}\n\n"
             f"**{text('claim.computed')}** "
-            f":{colour}-badge[:material/{icon}: {text(f'claim.{found.outcome}')}] {finding}"
+            f"{badge(text, found.outcome)} {finding}"
         )
         with st.expander(text("claim.why"), type="compact"):
             for name in ("test", "needs", "proof"):
@@ -173,7 +172,13 @@ def verdict(text: Catalogue, found: Verdict, finding: str = "") -> None:
                 st.markdown(text("claim.no_proof"))
 
 
-_BADGES = {
+def badge(text: Catalogue, outcome: Outcome) -> str:
+    """The outcome as a coloured badge, in Markdown."""
+    colour, icon = BADGES[outcome]
+    return f":{colour}-badge[:material/{icon}: {text(f'claim.{outcome}')}]"
+
+
+BADGES = {
     Outcome.HOLDS: ("green", "check"),
     Outcome.FAILS: ("red", "close"),
     Outcome.DOES_NOT_APPLY: ("gray", "remove"),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from geomix_app.catalogue import Catalogue
-from geomix_app.scenario import CUSTOM, REAL, Reshape, Scenario
-from geomix_core.progress import Weights
+from geomix_app.scenario import CUSTOM, REAL, UPLOAD, Reshape, Scenario
+from geomix_core.lab import Plan as Experiment
+from geomix_core.results import Plan
 from geomix_core.scenarios import FAMILIES
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What the sampling lab measures, and the share of KL(π_t‖π_θ) at which it compares."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    plan: Experiment
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +31,19 @@ class Facts:
     """The row on screen, which exists."""
     files: tuple[str, ...] = ()
     """Names of uploaded files; without any, uploaded logits are the bundled ones."""
+    roles: tuple[tuple[str, str], ...] = ()
+    """Which array is which, where the reader chose it."""
+    kind: str = "logits"
+    """What the numbers of uploaded files are."""
     own_reference: bool = False
-    """Whether the files bring a reference policy."""
+    """Whether the files, or the table, bring a reference policy."""
     disjoint: bool = False
     covered: bool = True
     shares: bool = True
     """Whether SNR has a largest value and progress a ceiling, both positive and finite, to take shares of."""
     claims: tuple[str, ...] = ()
     """Claims with a verdict on the page."""
+    lab: Lab | None = None
 
 
 def page(name: str, scenario: Scenario, facts: Facts, text: Catalogue) -> str:
@@ -42,28 +58,37 @@ def page(name: str, scenario: Scenario, facts: Facts, text: Catalogue) -> str:
     return script.written()
 
 
-def rows(files: Sequence[str], weights: Weights, text: Catalogue) -> str:
+def rows(facts: Facts, plan: Plan, text: Catalogue) -> str:
     """The script of the Validate page: every row solved and summarised."""
-    script = _Script(Scenario(weights=weights), Facts(0, tuple(files)), text)
+    script = _Script(Scenario(source=UPLOAD, weights=plan.weights), facts, text)
     script.begin("validate")
-    _pair(script)
-    script.use("reports", "solve_rows", "summarise")
-    script.use("claims.rows", "section_5_4_alpha_from_reports")
-    arrays = "pair.theta, pair.target" + (", pair.reference" if files else "")
+    _brought(script)
+    script.use("results", "Plan", "solve_chunks")
+    script.use("overview", "joined", "overview")
+    script.use("fixed_alpha", "CHOICES", "losses_of", "sample_rows")
+    script.use("claims.rows", "section_5_4_alpha_over_rows")
     script.define("weights")
     script.add(
         "",
-        f"chunks = solve_rows({arrays}, weights=weights)",
-        "reports = [row for chunk in chunks for row in chunk]",
-        "found = summarise(reports)",
-        'print("solved:", found.solved, "of", found.rows)',
-        "for level, alpha in found.alpha_kl.items():",
-        '    print(f"alpha_KL, quantile {level}:", alpha)',
-        "for status, count in found.status_kl.items():",
-        '    print("KL symmetry,", f"{status}:", count)',
-        "for status, count in found.status_snr.items():",
-        '    print("SNR,", f"{status}:", count)',
-        "verdict = section_5_4_alpha_from_reports(reports)",
+        f"plan = Plan({plan.criteria!r}, weights, {plan.eta_range!r}, data.kind)",
+        "table = joined(list(solve_chunks(data.pair, plan)))",
+        "found = overview(table)",
+        'print("rows:", found.rows)',
+        "for group, count in found.groups.items():",
+        '    print(f"rows {group}:", count)',
+        'print("largest bound of a certified row:", found.bound)',
+        "for column, quantiles in found.quantiles.items():",
+        "    for level, alpha in quantiles.items():",
+        '        print(f"{column}, quantile {level}:", alpha)',
+        "for column, statuses in found.statuses.items():",
+        "    for status, count in statuses.items():",
+        '        print(f"{column}, {status}:", count)',
+        "losses = losses_of(data, plan, table, sample_rows(found.rows))",
+        "for criterion in plan.criteria:",
+        "    for choice in CHOICES:",
+        "        median, high = (losses.quantile(criterion, choice, level) for level in (0.5, 0.95))",
+        '        print(f"{criterion} lost by {choice}, median and 95 %:", median, high)',
+        "verdict = section_5_4_alpha_over_rows(table)",
         'print(f"{verdict.claim}:", verdict.outcome, dict(verdict.numbers))',
         script.comment("snippet.table"),
     )
@@ -137,39 +162,47 @@ def _policies(script: _Script) -> None:
     elif source == CUSTOM:
         _table(script)
     else:
-        script.use("", "PolicyBatch")
-        _pair(script)
-        arrays = ["theta", "target"] + (["reference"] if facts.own_reference else [])
-        script.add(f"batch = PolicyBatch.from_logits({', '.join(f'pair.{a}[{facts.row}]' for a in arrays)})")
+        _brought(script)
+        script.add(f"batch = data.row({facts.row})")
     _reshape(script)
 
 
-def _pair(script: _Script) -> None:
-    """`pair`: logits of many rows, from the reader's files or the bundled ones."""
-    if script.facts.files:
-        script.use("files", "load_paths")
-        script.add(script.comment("snippet.files"), f"pair = load_paths({', '.join(map(_quoted, script.facts.files))})")
+def _brought(script: _Script) -> None:
+    """`data`: logits of many rows, from the reader's files or the bundled ones."""
+    facts = script.facts
+    if facts.files:
+        script.use("datasets", "open_dataset")
+        script.add(script.comment("snippet.files"))
+        if facts.roles:
+            chosen = [f"    {_quoted(role)}: {_quoted(label)}," for role, label in facts.roles]
+            script.add("roles = {", *chosen, "}")
+        names = ", ".join(map(_quoted, facts.files))
+        roles = ", roles=roles" if facts.roles else ""
+        script.add(f"data = open_dataset({names}{roles}, kind={_quoted(facts.kind)})")
     else:
-        script.use("scenarios", "real_rows")
-        script.add("pair = real_rows()")
+        script.use("datasets", "bundled")
+        swapped = dict(facts.roles).get("theta") == "logits_t"
+        script.add(f"data = bundled({'swapped=True' if swapped else ''})")
 
 
 def _table(script: _Script) -> None:
     """The reader's own table, as it was typed."""
     table, kind = script.scenario.table, script.scenario.table_kind
     script.use("", "PolicyBatch")
-    lines = [f"    ({_quoted(r.token)}, {_number(r.theta)}, {_number(r.target)})," for r in table]
+    policies = ["theta", "target"] + (["reference"] if script.scenario.own_reference else [])
+    listed = ", ".join(policies)
+    lines = [f"    ({_quoted(r.token)}, {', '.join(_number(getattr(r, p)) for p in policies)})," for r in table]
     script.add("table = [", *lines, "]")
-    script.add("tokens, theta, target = zip(*table)")
+    script.add(f"tokens, {listed} = zip(*table)")
     if kind == "logits":
-        script.add("batch = PolicyBatch.from_logits(theta, target)")
-    elif all(abs(sum(getattr(r, name) for r in table) - 1) < 1e-12 for name in ("theta", "target")):
-        script.add("batch = PolicyBatch.from_probs(theta, target)")
+        script.add(f"batch = PolicyBatch.from_logits({listed})")
+    elif all(abs(sum(getattr(r, name) for r in table) - 1) < 1e-12 for name in policies):
+        script.add(f"batch = PolicyBatch.from_probs({listed})")
     else:
         script.add(
             script.comment("snippet.rescaled"),
-            "theta, target = (np.divide(column, max(column)) for column in (theta, target))",
-            "batch = PolicyBatch.from_probs(theta / theta.sum(), target / target.sum())",
+            f"{listed} = (np.divide(column, max(column)) for column in ({listed}))",
+            f"batch = PolicyBatch.from_probs({', '.join(f'{p} / {p}.sum()' for p in policies)})",
         )
 
 
@@ -215,7 +248,7 @@ def _names(script: _Script) -> None:
     if source == CUSTOM:
         return
     if source == REAL:
-        script.add("tokens = pair.tokens")
+        script.add("tokens = data.tokens")
     else:
         script.use("scenarios", "token_names")
         script.add("tokens = token_names(batch.vocab_size)")
@@ -408,6 +441,29 @@ def _remark(script: _Script, call: str, module: str = "curves") -> None:
     script.add(f"{drawn} geomix_core.{module}.{call}")
 
 
+def _experiment(script: _Script) -> None:
+    lab = script.facts.lab
+    if lab is None:
+        return
+    script.use("lab", "Plan", "Problem", "efficiency", "propose", "run")
+    script.add("")
+    script.define("alpha", "weights")
+    plan = lab.plan
+    script.add(
+        f"plan = Plan({_quoted(plan.estimator)}, repetitions={plan.repetitions}, seed={plan.seed})",
+        "problem = Problem(batch, weights)",
+        f"names = [{', '.join(map(_quoted, lab.names))}]",
+        "proposals = propose(problem, names, alpha=alpha).found",
+        f"trials = [trial for n in {lab.sizes!r} for trial in run(problem, proposals, n, plan)]",
+        "for trial in trials:",
+        '    print(f"{trial.proposal}, N = {trial.samples}: share of KL", trial.mean / trial.ceiling)',
+        '    print("    moved away, diverged:", trial.away, trial.diverged)',
+        f"for found in efficiency(trials, {lab.share!r}):",
+        '    print(f"{found.proposal}: N needed", found.reach.status, found.reach.samples, found.reach.interval)',
+        '    print("    on-policy / this:", found.status, found.factor, found.interval)',
+    )
+
+
 Part = Callable[[_Script], None]
 DEFAULT: tuple[Part, ...] = (_family, _criteria, _learning)
 PAGES: dict[str, tuple[Part, ...]] = {
@@ -415,6 +471,7 @@ PAGES: dict[str, tuple[Part, ...]] = {
     "geodesic": (_middle, _family, _lengths),
     "choosing": (_criteria, _costs),
     "progress": (_learning, _reached, _expansion),
+    "lab": (_experiment,),
 }
 """The parts of each page's script, in order; pages that are not listed get `DEFAULT`."""
 

@@ -8,27 +8,63 @@ on screen, and code that changes the scenario moves every widget with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 from urllib.parse import quote, urlencode
 
 import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from geomix_app.catalogue import LANGUAGES, Catalogue, catalogue
+from geomix_app.experiments import Experiment, Setup
 from geomix_app.figures.export import Shown
 from geomix_app.figures.style import Style
 from geomix_app.notation import Theme
 from geomix_app.scenario import RANGES, Reshape, Scenario, from_query, to_query, with_parameter
-from geomix_core.files import LogitPair
+from geomix_app.searches import Search
+from geomix_core.datasets import Dataset
+from geomix_core.fixed_alpha import Losses
+from geomix_core.found import Found
 from geomix_core.progress import Weights
-from geomix_core.reports import RowReport
+from geomix_core.results import Columns, Plan
+from geomix_core.topk import TopKPair
 
-_SCENARIO, _LANGUAGE, _UPLOAD, _REPORTS, _LINK_PROBLEMS = "scenario", "language", "upload", "reports", "link_problems"
+_SCENARIO, _LANGUAGE, _FOUND, _RUNS, _LINK_PROBLEMS = "scenario", "language", "found", "runs", "link_problems"
+_TOPK = "topk"
 _RUN, _MARK, _FRESH, _PAGES = "run", "mark", "fresh", "pages"
 _UPLOAD_FILES, _SHOWN = "upload_files", "shown"
+_SEARCH, _EXPERIMENT = "search", "experiment"
 _UNSET = object()
+LINKED = ("step", "claim", "own", "slide", "lesson")
+"""Settings of the view that a link carries beside the scenario: where in a page the reader is."""
+ENDING = {"lecture": "slide"}
+"""Settings of the view that end when the reader leaves their page."""
+
+
+@dataclass
+class Run:
+    """Rows that were solved under one plan, chunk by chunk, and what a sample of them loses by other choices of α."""
+
+    plan: Plan
+    chunks: list[Columns] = field(default_factory=list)
+    losses: list[Losses] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many rows, the first of the input."""
+        return sum(len(chunk["row"]) for chunk in self.chunks)
+
+
+@dataclass
+class TopK:
+    """Two files of top-k log-probabilities, and the intervals of their rows, chunk by chunk."""
+
+    pair: TopKPair
+    chunks: list[Columns] = field(default_factory=list)
 
 
 class Binding(TypedDict):
@@ -47,6 +83,9 @@ def start() -> None:
     locale = (st.context.locale or "en").lower()
     language = query.pop("lang", "zh" if locale.startswith("zh") else "en")
     st.session_state[_LANGUAGE] = language if language in LANGUAGES else "en"
+    for name in LINKED:
+        if name in query:
+            set_view(name, query.pop(name))
     st.session_state[_SCENARIO], problems = from_query(query)
     st.session_state[_LINK_PROBLEMS] = problems
 
@@ -67,13 +106,17 @@ def publish() -> None:
 
 
 def link() -> str:
-    """Scenario and language as the query of a URL, percent-encoded."""
-    return urlencode(to_query(scenario()) | {"lang": st.session_state[_LANGUAGE]}, quote_via=quote)
+    """Scenario, language and place in the page as the query of a URL, percent-encoded."""
+    places = {name: value for name in LINKED if (value := view_setting(name, ""))}
+    return urlencode(to_query(scenario()) | {"lang": st.session_state[_LANGUAGE]} | places, quote_via=quote)
 
 
 def enter(page: str) -> None:
     """Note which page and language this run shows: widgets that are new on screen then get their values afresh."""
     mark = (page, st.session_state[_LANGUAGE])
+    left, _ = st.session_state.get(_MARK, mark)
+    if left != page and left in ENDING:
+        set_view(ENDING[left], "")
     st.session_state[_FRESH] = st.session_state.get(_MARK) != mark
     st.session_state[_MARK] = mark
     st.session_state[_SHOWN] = Shown()
@@ -177,37 +220,111 @@ def view_setting(name: str, default: Any) -> Any:
     return st.session_state.get(f"view.{name}", default)
 
 
-def upload() -> LogitPair | None:
-    """The pair that this session uploaded, if any."""
-    found: LogitPair | None = st.session_state.get(_UPLOAD)
-    return found
+def set_view(name: str, value: Any) -> None:
+    """Change such a setting; for callbacks."""
+    st.session_state[f"view.{name}"] = value
+
+
+def on_row(key: str, name: str, values: Sequence[str]) -> Callable[[], None]:
+    """The callback of a table with this key: the row of the cell that is selected sets a setting of the view."""
+
+    def commit() -> None:
+        cells = st.session_state[key].selection.cells
+        if cells and 0 <= cells[0][0] < len(values):
+            set_view(name, values[cells[0][0]])
+
+    return commit
+
+
+def search() -> Search | None:
+    """The search for a counterexample that this session runs, or ran last."""
+    latest: Search | None = st.session_state.get(_SEARCH)
+    return latest
+
+
+def start_search(wanted: Search) -> None:
+    """Run a search in place of the one before; for callbacks."""
+    before = search()
+    if before is not None:
+        before.stop()
+    wanted.start()
+    st.session_state[_SEARCH] = wanted
+
+
+def experiment(setup: Setup) -> Experiment:
+    """The experiment of this session's sampling lab; one with another setup is ended and forgotten."""
+    latest: Experiment | None = st.session_state.get(_EXPERIMENT)
+    if latest is None or latest.setup != setup:
+        if latest is not None:
+            latest.stop()
+        latest = st.session_state[_EXPERIMENT] = Experiment(setup)
+    return latest
+
+
+def show(wanted: Scenario) -> None:
+    """Show another scenario; for callbacks."""
+    st.session_state[_SCENARIO] = wanted
+
+
+def found() -> Found | None:
+    """What was found in the files that this session brought, settled or not."""
+    brought: Found | None = st.session_state.get(_FOUND)
+    return brought
+
+
+def upload() -> Dataset | None:
+    """The rows that this session brought, if it is settled what they are."""
+    brought = found()
+    return None if brought is None else brought.dataset
 
 
 def upload_files() -> tuple[str, ...]:
-    """The names of the files that the uploaded pair came from; none for the bundled rows."""
-    found: tuple[str, ...] = st.session_state.get(_UPLOAD_FILES, ())
-    return found
+    """The names of the files that the rows came from; none for the bundled rows."""
+    names: tuple[str, ...] = st.session_state.get(_UPLOAD_FILES, ())
+    return names
 
 
-def set_upload(pair: LogitPair | None, files: Iterable[str] = ()) -> None:
-    """Keep an uploaded pair and the names of its files; its solved rows are forgotten."""
-    st.session_state[_UPLOAD] = pair
-    st.session_state[_UPLOAD_FILES] = tuple(files)
-    st.session_state[_REPORTS] = {}
+def set_found(brought: Found | None, files: Iterable[str] | None = None) -> None:
+    """Keep what was found, and the names of its files unless they are the same; solved rows are forgotten."""
+    st.session_state[_FOUND] = brought
+    st.session_state[_RUNS] = {}
+    if files is not None:
+        st.session_state[_UPLOAD_FILES] = tuple(files)
 
 
-def reports() -> list[RowReport]:
-    """Solved rows of the uploaded pair under the current weight convention.
-
-    The list grows while rows are solved: a stopped run keeps what it has.
-    """
-    found: list[RowReport] = st.session_state.setdefault(_REPORTS, {}).setdefault(weights(), [])
-    return found
+def topk() -> TopK | None:
+    """The top-k log-probabilities that this session brought instead of logits, and what was solved of them."""
+    brought: TopK | None = st.session_state.get(_TOPK)
+    return brought
 
 
-def clear_reports() -> None:
-    """Forget the solved rows; for callbacks."""
-    reports().clear()
+def set_topk(pair: TopKPair | None) -> None:
+    """Keep a pair of top-k files, or forget it."""
+    st.session_state[_TOPK] = None if pair is None else TopK(pair)
+
+
+def set_names(brought: Found) -> None:
+    """Keep what was found with other names of tokens or prompts: solved rows stay."""
+    st.session_state[_FOUND] = brought
+
+
+def drop_files(files: Iterable[UploadedFile]) -> None:
+    """Give back the memory of uploaded files that were read: Streamlit would keep them as long as the session."""
+    context = get_script_run_ctx()
+    if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for file in files:
+            context.uploaded_file_mgr.remove_file(session_id=context.session_id, file_id=file.file_id)
+
+
+def run(plan: Plan) -> Run:
+    """The rows of this session's upload that were solved under a plan. It grows: a stopped run keeps what it has."""
+    runs: dict[Plan, Run] = st.session_state.setdefault(_RUNS, {})
+    return runs.setdefault(plan, Run(plan))
+
+
+def runs() -> tuple[Run, ...]:
+    """Those of all plans that were tried, with any rows."""
+    return tuple(run for run in st.session_state.get(_RUNS, {}).values() if run.chunks)
 
 
 def register_pages(pages: Mapping[str, StreamlitPage]) -> None:

@@ -5,8 +5,9 @@
 Starts the app, opens the home page at 1440 × 900 with all four panels, and drags α, then η, for two seconds each with
 the mouse. Inside the browser it takes the time between animation frames, the time that the explorer's own script takes
 in a frame, and counts what is sent to the server while the button is down. Then it measures how long another row takes
-to be on screen: from the key press in the sidebar to the first frame that shows it. Writes
-benchmarks/results/explorer_frames.json. Server and browser share the machine; whatever else runs on it counts too.
+to be on screen, on every page that has an explorer: from the key press in the sidebar to the first frame that shows it.
+Writes benchmarks/results/explorer_frames.json. Server and browser share the machine; whatever else runs on it counts
+too, so the load is written down.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 import platform
 import shutil
 import socket
@@ -33,8 +35,12 @@ ROWS = {
     "Zipf, V = 152 000": "lang=en&source=zipf&vocabulary=152000",
     "three tokens": "lang=en&source=three_tokens",
 }
+SMALL = "three tokens"
+PAGES = ("home", "policies", "geodesic", "choosing", "progress")
+"""Pages on which another row is timed, for the large rows."""
 SECONDS = 2.0
 CHANGES = 3
+"""Rows that follow the first, two apart: there are eight."""
 RESULTS = Path(__file__).parent / "results" / "explorer_frames.json"
 
 # The time from one animation frame to the next, and the part of it in callbacks that the page asked for.
@@ -55,17 +61,19 @@ def main() -> None:
     port = _free_port()
     command = [sys.executable, "-m", "geomix_app.cli", "app", "--server.headless", "true", "--server.port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    base = f"http://127.0.0.1:{port}"
+    base, load = f"http://127.0.0.1:{port}", os.getloadavg()
     try:
         _wait(base)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
             )
-            results = {}
+            results, changes = {}, {}
             for name, query in ROWS.items():
                 page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
                 results[name] = _measure(page, f"{base}/?{query}")
+                if name != SMALL:
+                    changes[name] = {where: _change(page, f"{base}/{_path(where)}?{query}") for where in PAGES}
                 page.close()
             browser.close()
     finally:
@@ -77,7 +85,9 @@ def main() -> None:
         "machine": f"{platform.machine()}, server and headless Chromium on the same cores, no GPU",
         "input": f"four panels at {SIZE['width']} × {SIZE['height']}, {SECONDS:g} s of dragging with the mouse",
         "unit": "milliseconds; payload in bytes; fps = 1000 / mean time between frames",
+        "load": {"before": load[0], "after": os.getloadavg()[0]},
         "results": results,
+        "another_row": changes,
     }
     text = json.dumps(report, indent=1, ensure_ascii=False)
     RESULTS.write_text(text + "\n", "utf-8")
@@ -97,7 +107,6 @@ def _measure(page: Page, url: str) -> dict[str, Any]:
         "payload_with_script": largest,
         "drag_alpha": _drag(page, '[data-handle="alpha"]', ".track .rail", sent),
         "drag_eta": _drag(page, '[data-handle="eta"]', '[data-panel="progress"] .box', sent),
-        **({"another_row": _change(page)} if "source" not in url else {"another_seed": _change(page)}),
     }
 
 
@@ -135,8 +144,14 @@ def _drag(page: Page, handle: str, rail: str, sent: list[str]) -> dict[str, floa
     }
 
 
-def _change(page: Page) -> dict[str, float]:
-    """From a click in the sidebar to the explorer's redrawing."""
+def _path(page: str) -> str:
+    return "" if page == PAGES[0] else page
+
+
+def _change(page: Page, url: str) -> dict[str, float]:
+    """From a click in the sidebar to the explorer's redrawing: another real row, or the next seed."""
+    page.goto(url)
+    page.wait_for_selector(".explorer .panel")
     times = []
     for _ in range(CHANGES):
         _settle(page)
@@ -152,14 +167,17 @@ def _change(page: Page) -> dict[str, float]:
             page.keyboard.press("ArrowDown")
             start = time.monotonic()
             page.keyboard.press("Enter")
-        while _key(page) == key:
+        while _key(page) in (key, None):
+            if time.monotonic() > start + 60:
+                raise TimeoutError(f"no other row on screen after 60 s: {page.url}")
             time.sleep(0.005)
         times.append(1000 * (time.monotonic() - start))
     return {"median": round(statistics.median(times)), "worst": round(max(times))}
 
 
 def _key(page: Page) -> str | None:
-    return page.locator(".explorer").get_attribute("data-key")
+    found = page.locator(".explorer")
+    return found.get_attribute("data-key") if found.count() else None
 
 
 def _settle(page: Page) -> None:

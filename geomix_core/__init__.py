@@ -19,8 +19,12 @@ Where things are:
     census        how often each claim holds
     scenarios     seeded families of policies, and the bundled real rows
     files         logits from strangers' files, read or memory-mapped safely (formats, file_words); kinds: what they are
+    topk          top-k log-probabilities as servers report them (json_files); tails: intervals over what they did not;
+                  intervals: the table of them; topk_report: what is in such files; token_names: names of tokens
     inspection    what is in files; results: a table of all rows, solved and verified; result_files: written and read
-    reports       every row of a pair solved in chunks; crosscheck: a sample solved again by independent code
+    datasets      rows that somebody brought; found: what they were taken for; spool, served_files: where they lie
+    overview      what a table says as a whole; fixed_alpha: what one α for all rows loses; mixture_files: q as a file
+    crosscheck    a sample of a table solved again by independent code
     curves        what is drawn of one row; summary: what is said of it
     status        what a solver says of a row; errors: what can go wrong
 """

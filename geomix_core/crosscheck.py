@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -12,8 +12,15 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
 from geomix_core.errors import DisjointSupportError, OptionError, PolicyError, ShapeError
+from geomix_core.overview import ANSWERED, groups
 from geomix_core.policies import MASK_GAP
 
+if TYPE_CHECKING:
+    from geomix_core.datasets import Dataset
+    from geomix_core.results import Columns
+
+SAMPLE = 16
+"""Rows of a table that are solved again."""
 IDENTICAL = 1e-12
 """|Δ| below this at both ends, in nats: every α is a root, and 1/2 is taken."""
 
@@ -27,6 +34,8 @@ class CrossCheck:
     """As given."""
     alpha_independent: tuple[float, ...]
     """By Brent's method; the end point of smaller |Δ| where Δ does not change sign on [0, 1]."""
+    bounds: tuple[float, ...] = ()
+    """How far each α may be off by its certificate, if it has one."""
 
     @property
     def checked(self) -> int:
@@ -41,6 +50,11 @@ class CrossCheck:
     def worst(self) -> float:
         """The largest difference."""
         return max(self.differences, default=0.0)
+
+    @property
+    def within(self) -> int:
+        """How many differences are within their bounds."""
+        return sum(d <= bound for d, bound in zip(self.differences, self.bounds, strict=True))
 
 
 def cross_check(
@@ -76,6 +90,21 @@ def cross_check(
         alpha=tuple(alpha for _, alpha in picked),
         alpha_independent=tuple(_root(_row(theta, row), _row(target, row), row) for row, _ in picked),
     )
+
+
+def check_sample(data: Dataset, table: Columns, sample: int = SAMPLE, seed: int = 0) -> CrossCheck:
+    """`cross_check` on a random sample of the rows of a table of results that have one α_KL."""
+    known = [i for i, group in enumerate(groups(table)) if group in ANSWERED]
+    chosen = sorted(known[k] for k in np.random.default_rng(seed).permutation(len(known))[:sample])
+    if not chosen:
+        return CrossCheck((), (), ())
+    rows = [table["row"][i] for i in chosen]
+    given, _ = data.logits(rows)
+    data.pair.release()
+    places = range(len(chosen))
+    found = cross_check(given["theta"], given["target"], [table["alpha_kl"][i] for i in chosen], places, len(chosen))
+    bounds = tuple(table["bound"][i] for i in chosen)
+    return replace(found, rows=tuple(rows), bounds=bounds)
 
 
 def _size(x: Any) -> tuple[int, int]:

@@ -9,7 +9,6 @@ Whatever is wrong with a file is a FileError, chained from the library's own exc
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -21,7 +20,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -143,7 +141,7 @@ class LogitPair:
     reference: Tensor | None
     names: Mapping[Role, str]
     """Which array became what, in the words of the file."""
-    assigned_by: Literal["name", "order"]
+    assigned_by: Literal["name", "order", "reader"]
     """The word order where the names did not settle it: worth showing, since swapping the two turns α into 1 − α."""
     maps: tuple[mmap.mmap, ...] = ()
     """What the arrays lie in, where they are memory-mapped. Such arrays can be read only."""
@@ -154,17 +152,6 @@ class LogitPair:
             if hasattr(mapped, "madvise"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    @cached_property
-    def content_hash(self) -> str:
-        """BLAKE2b over every byte, dtype and shape of the arrays: equal only for equal logits in equal roles."""
-        digest = hashlib.blake2b(digest_size=16)
-        for role in ROLES:
-            x: Tensor | None = getattr(self, role)
-            digest.update(f"{role}:{None if x is None else (str(x.dtype), tuple(x.shape))};".encode())
-            if x is not None:
-                digest.update(x.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
 
 def load_paths(*paths: str | PathLike[str], max_bytes: int = MAX_BYTES) -> LogitPair:
     """Read one to three files and decide which array is which. Raises FileError."""
@@ -172,7 +159,7 @@ def load_paths(*paths: str | PathLike[str], max_bytes: int = MAX_BYTES) -> Logit
     for path in map(Path, paths):
         if str(path) in files:
             raise FileError(f"{path} was given twice: expected different files for theta and target.")
-        files[str(path)] = read_arrays(str(path), _read_bytes(path, max_bytes), max_bytes=max_bytes)
+        files[str(path)] = read_arrays(str(path), read_bytes(path, max_bytes), max_bytes=max_bytes)
     return find_policies(files)
 
 
@@ -204,31 +191,31 @@ def open_paths(
 
 
 def open_arrays(
-    path: str | PathLike[str], *, max_bytes: int = MAX_BYTES
+    path: str | PathLike[str], *, name: str = "", max_bytes: int = MAX_BYTES
 ) -> tuple[dict[str, Tensor], tuple[mmap.mmap, ...]]:
     """All arrays of one file as `read_arrays` gives them, memory-mapped if its format is one of `MAPPED`, and the maps.
 
-    An array that a map cannot hold (of foreign byte order, or not aligned) is read. Raises FileError.
+    An array that a map cannot hold (of foreign byte order, or not aligned) is read. `name` is what the file is called
+    where that is not its path. Raises FileError.
     """
-    path = Path(path)
+    path, name = Path(path), name or str(path)
     extension = path.suffix.lower()
     if extension not in MAPPED:
-        return read_arrays(str(path), _read_bytes(path, max_bytes), max_bytes=max_bytes), ()
-    size = _size(path)
+        return read_arrays(name, read_bytes(path, max_bytes), max_bytes=max_bytes), ()
+    size, shown = _size(path), show(name)
     if size == 0:
-        raise FileError(_empty(show(str(path))))
+        raise FileError(_empty(shown))
     try:
         if extension in (".pt", ".pth"):
-            return _some(show(str(path)), read_pt(str(path), path)), ()
+            return _some(shown, read_pt(name, path)), ()
         with path.open("rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, MemoryError, ValueError) as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(f"{path} cannot be read: {type(error).__name__}.") from error
-    shown = show(str(path))
+        raise FileError(f"{shown} cannot be read: {type(error).__name__}.") from error
     if extension == ".npy":
-        return {path.stem: _map_npy(shown, mapped, max_bytes)}, (mapped,)
+        return {PurePath(name).stem: _map_npy(shown, mapped, max_bytes)}, (mapped,)
     return _some(shown, _map_safetensors(shown, mapped, max_bytes)), (mapped,)
 
 
@@ -281,7 +268,13 @@ def find_policies(files: Mapping[str, Mapping[str, Tensor]]) -> LogitPair:
     """
     arrays, hints = _flatten(files)
     roles, assigned_by = _assign(hints)
-    by_role = {role: (label, arrays[label]) for role, label in zip(roles, arrays, strict=True)}
+    return pair_of({role: (label, arrays[label]) for role, label in zip(roles, arrays, strict=True)}, assigned_by)
+
+
+def pair_of(
+    by_role: Mapping[Role, tuple[str, Tensor]], assigned_by: Literal["name", "order", "reader"] = "reader"
+) -> LogitPair:
+    """The arrays, each with its label, in the roles that they were given. Raises FileError as `find_policies` does."""
     rows = {role: _as_rows(label, x) for role, (label, x) in by_role.items()}
     theta = rows["theta"]
     for role in ROLES[1:]:
@@ -356,6 +349,11 @@ def _assign(hints: Sequence[Role | None]) -> tuple[list[Role], Literal["name", "
             "target. Add the missing logits, or rename the arrays."
         )
     return roles, "name" if len(said) == len(hints) else "order"
+
+
+def roles_of(names: Sequence[str]) -> tuple[list[Role], Literal["name", "order"]]:
+    """The role of each file by its name, or by order. Raises FileError."""
+    return _assign([_role(PurePath(name).stem) for name in names])
 
 
 def _with_reference(pair: LogitPair, path: str, arrays: Mapping[str, Tensor]) -> LogitPair:
@@ -682,7 +680,8 @@ def _empty(shown: str) -> str:
     return f"{shown} is empty (0 bytes): expected logits. Save or upload it again."
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A whole file. Raises FileError if it is not there, or larger."""
     size = _size(path)
     try:
         if size > max_bytes:

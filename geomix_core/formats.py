@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from operator import index
 from pathlib import Path, PurePath
@@ -277,18 +278,48 @@ def _sound(where: str, found: Any) -> Tensor:
 def read_parquet(name: str, data: bytes, max_bytes: int) -> dict[str, Tensor]:
     """The arrays of a .parquet file: each column of lists is one (a row's logits in each cell); with none, all
     columns together are one, a token each.
+    """
+    arrays: dict[str, Tensor] = {}
+    with _unpacked("arrays", name, PurePath(name).stem, data, max_bytes) as (answer, rest):
+        start = 0
+        for column, dtype, shape in answer["arrays"]:
+            flat = np.frombuffer(rest, dtype, math.prod(shape), start)
+            start += flat.nbytes
+            arrays[column] = torch.from_numpy(flat.copy().reshape(shape))
+    return arrays
 
-    It is unpacked by `parquet_child` in a process of its own: on some damaged files pyarrow ends its process.
+
+def read_parquet_table(name: str, columns: Sequence[str], data: bytes, max_bytes: int) -> dict[str, list[Any]]:
+    """Those of the columns, of numbers or text, that a .parquet file has; None where it has no value.
+
+    The bound is on what they take as text, too.
+    """
+    with _unpacked("table", name, ",".join(columns), data, max_bytes) as (answer, rest):
+        table: dict[str, list[Any]] = {column: [] for column in answer["columns"]}
+        for line in bytes(rest).splitlines():
+            for column, values in zip(table, json.loads(line), strict=True):
+                table[column] += values
+    return table
+
+
+@contextmanager
+def _unpacked(
+    what: str, name: str, names: str, data: bytes, max_bytes: int
+) -> Iterator[tuple[dict[str, Any], memoryview]]:
+    """What `parquet_child` answers, and the bytes that follow; what cannot be made of them in the block is damage.
+
+    It works in a process of its own: on some damaged files pyarrow ends its process.
     """
     shown = show(name)
     if find_spec("pyarrow") is None:
         raise FileError(
-            f"{shown} needs pyarrow, which is not installed here: pip install pyarrow, or save .safetensors or .npy."
+            f"{shown} needs pyarrow, which is not installed here: pip install pyarrow, or save .safetensors or .npy, "
+            "and results as .csv or .json."
         )
     damaged = f"{shown} is damaged: it cannot be unpacked as .parquet. Save it again."
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(_CHILD), shown, PurePath(name).stem, str(max_bytes)],
+            [sys.executable, "-P", str(_CHILD), what, shown, names, str(max_bytes)],
             input=data,
             capture_output=True,
             timeout=CHILD_SECONDS,
@@ -299,16 +330,11 @@ def read_parquet(name: str, data: bytes, max_bytes: int) -> dict[str, Tensor]:
         answer = json.loads(done.stdout[:end])
         if "refused" in answer:
             raise FileError(answer["refused"])
-        arrays: dict[str, Tensor] = {}
-        for column, dtype, shape in answer["arrays"]:
-            flat = np.frombuffer(done.stdout, dtype, math.prod(shape), end)
-            end += flat.nbytes
-            arrays[column] = torch.from_numpy(flat.copy().reshape(shape))
+        yield answer, memoryview(done.stdout)[end:]
     except FileError:
         raise
     except (OSError, MemoryError, LookupError, TypeError, ValueError, subprocess.SubprocessError) as error:
         raise FileError(damaged) from error
-    return arrays
 
 
 # --- .csv --------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 
 import numpy as np
@@ -58,12 +58,43 @@ class ArrayReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Something that looks wrong, or may: `code` is a key of `ADVICE`."""
+
+    code: str
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ADVICE[self.code].format_map(self.numbers)
+
+
+ADVICE: Mapping[str, str] = {
+    "kind_unclear": "It is not clear whether all of this is logits or probabilities: say --kind to geomix solve.",
+    "kind_probs": "These are probabilities: geomix solve takes their logarithms. Say --kind logits if they are not.",
+    "bad_rows": "Rows with NaN, +inf or no token are refused, and the others solved. Check the forward pass.",
+    "repeated": "Repeated rows are solved again each time; padding, perhaps?",
+    "by_order": "Swapping θ and target turns α into 1 − α: name the arrays theta and target to be sure.",
+    "identical": "θ and target are the same in every row: the same logits twice?",
+    "fortran": ("The rows do not lie one after another (Fortran order): reading them is slow. Save them in C order."),
+    "swapped_support": (
+        "Possibly swapped: θ lacks tokens of the target in nearly every row, and never the other way round. "
+        "A policy that samples without them can learn nothing about them."
+    ),
+    "swapped_reference": (
+        "Possibly swapped: the reference is nearer to the target than to θ in {nearer} of {looked} rows "
+        "looked at, and θ usually starts from it."
+    ),
+}
+"""What each suggestion says on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What was found in all files together."""
 
     arrays: tuple[ArrayReport, ...]
     assigned_by: str
-    """"name" or "order"; "" where the arrays are no pair."""
+    """"name", "order" or "reader"; "" where the arrays are no pair."""
     problem: str
     """Why the arrays are no pair; "" if they are."""
     identical: int
@@ -72,7 +103,16 @@ class Inspection:
     """Rows in which the target has a token that θ lacks."""
     target_lacks: int
     disjoint: int
-    suggestions: tuple[str, ...]
+    suggestions: tuple[Suggestion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One array, read once: what is in it, whatever its role."""
+
+    report: ArrayReport
+    digests: tuple[bytes, ...]
+    """Of each row's bytes."""
 
 
 def inspect_paths(*paths: str | PathLike[str], reference: str | PathLike[str] | None = None) -> Inspection:
@@ -82,20 +122,25 @@ def inspect_paths(*paths: str | PathLike[str], reference: str | PathLike[str] | 
         pair = open_paths(*paths, reference=reference)
     except FileError as error:
         problem = str(error)
-    reports: list[ArrayReport] = []
-    digests: dict[str, list[bytes]] = {}
+    looks: list[Look] = []
     # If a file cannot be read at all, that is raised here.
     for path in [*paths, *([] if reference is None else [reference])]:
         arrays, maps = open_arrays(path)
         for name, x in arrays.items():
             role = "" if pair is None else _role_of(pair, str(path), name, x, reference)
-            report, seen = _array(name, str(path), role, x, maps)
-            reports.append(report)
-            digests[role] = seen
+            found = look(name, str(path), x, maps)
+            looks.append(replace(found, report=replace(found.report, role=role)))
+    return inspect(looks, pair, problem)
+
+
+def inspect(looks: Sequence[Look], pair: LogitPair | None, problem: str = "") -> Inspection:
+    """What the arrays are together; a pair is read once more. The roles are those in the looks' reports."""
+    reports = [x.report for x in looks]
+    digests = {x.report.role: x.digests for x in looks}
     identical = theta_lacks = target_lacks = disjoint = 0
     if pair is not None:
-        if len(digests.get("theta", [])) == len(digests.get("target", [])):
-            pairs = zip(digests.get("theta", []), digests.get("target", []), strict=True)
+        if len(digests.get("theta", ())) == len(digests.get("target", ())):
+            pairs = zip(digests.get("theta", ()), digests.get("target", ()), strict=True)
             identical = sum(a == b for a, b in pairs)
         theta_lacks, target_lacks, disjoint = _overlap(pair)
     suggestions = tuple(_suggestions(reports, pair, problem, identical, theta_lacks, target_lacks, disjoint))
@@ -124,7 +169,11 @@ def to_text(found: Inspection) -> str:
     if found.problem:
         lines.append(f"Not a pair: {found.problem}")
     else:
-        by = {"name": "by their names", "order": "by their order, since the names do not settle it"}
+        by = {
+            "name": "by their names",
+            "order": "by their order, since the names do not settle it",
+            "reader": "by you",
+        }
         lines.append(f"Roles were given {by[found.assigned_by]}.")
         for count, words in (
             (found.identical, "rows are the same in θ and target"),
@@ -146,7 +195,8 @@ def _role_of(pair: LogitPair, path: str, name: str, x: Tensor, reference: str | 
     return ", ".join(role for role, label in pair.names.items() if label in labels)
 
 
-def _array(name: str, file: str, role: str, x: Tensor, maps: Sequence[mmap.mmap]) -> tuple[ArrayReport, list[bytes]]:
+def look(name: str, file: str, x: Tensor, maps: Sequence[mmap.mmap] = ()) -> Look:
+    """Read one array `[…, V]` of the file once, a chunk at a time. It has no role yet."""
     rows = x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
     finding = detect(rows)
     lowest, highest = math.inf, -math.inf
@@ -178,7 +228,7 @@ def _array(name: str, file: str, role: str, x: Tensor, maps: Sequence[mmap.mmap]
         file=file,
         shape=tuple(x.shape),
         dtype=str(x.dtype).removeprefix("torch."),
-        role=role,
+        role="",
         finding=finding,
         lowest=lowest if lowest <= highest else math.nan,
         highest=highest if lowest <= highest else math.nan,
@@ -190,7 +240,7 @@ def _array(name: str, file: str, role: str, x: Tensor, maps: Sequence[mmap.mmap]
         support=support or (0, 0),
         repeated=len(digests) - len(set(digests)),
     )
-    return report, digests
+    return Look(report, tuple(digests))
 
 
 def _overlap(pair: LogitPair) -> tuple[int, int, int]:
@@ -219,35 +269,32 @@ def _suggestions(
     theta_lacks: int,
     target_lacks: int,
     disjoint: int,
-) -> Iterator[str]:
+) -> Iterator[Suggestion]:
     kinds = {x.finding.kind for x in reports}
     if "unclear" in kinds or ("probs" in kinds and kinds != {"probs"}):
-        yield "It is not clear whether all of this is logits or probabilities: say --kind to geomix solve."
+        yield Suggestion("kind_unclear")
     elif kinds == {"probs"}:
-        yield "These are probabilities: geomix solve takes their logarithms. Say --kind logits if they are not."
+        yield Suggestion("kind_probs")
     if any(x.nan_rows or x.inf_rows or x.empty_rows for x in reports):
-        yield "Rows with NaN, +inf or no token are refused, and the others solved. Check the forward pass."
+        yield Suggestion("bad_rows")
     if any(x.repeated for x in reports):
-        yield "Repeated rows are solved again each time; padding, perhaps?"
+        yield Suggestion("repeated")
     if problem or pair is None:
         return
     if pair.assigned_by == "order":
-        yield "Swapping θ and target turns α into 1 − α: name the arrays theta and target to be sure."
+        yield Suggestion("by_order")
     rows = len(pair.theta)
     if identical == rows:
-        yield "θ and target are the same in every row: the same logits twice?"
+        yield Suggestion("identical")
     if pair.theta.ndim == 2 and not pair.theta.is_contiguous() and rows > 1:
-        yield "The rows do not lie one after another (Fortran order): reading them is slow. Save them in C order."
+        yield Suggestion("fortran")
     if theta_lacks >= MOST * rows and not target_lacks and not disjoint:
-        yield (
-            "Possibly swapped: θ lacks tokens of the target in nearly every row, and never the other way round. "
-            "A policy that samples without them can learn nothing about them."
-        )
+        yield Suggestion("swapped_support")
     if pair.reference is not None and identical < rows:
         yield from _nearer(pair)
 
 
-def _nearer(pair: LogitPair) -> Iterator[str]:
+def _nearer(pair: LogitPair) -> Iterator[Suggestion]:
     """The reference is usually where θ came from: if it is nearer to the target, that is worth a word."""
     assert pair.reference is not None
     last, count = len(pair.theta) - 1, min(SAMPLE, len(pair.theta))
@@ -260,10 +307,7 @@ def _nearer(pair: LogitPair) -> Iterator[str]:
     known = ~(np.isnan(to_theta) | np.isnan(to_target))
     nearer = int((to_target < to_theta)[known].sum())
     if known.any() and nearer >= MOST * known.sum():
-        yield (
-            f"Possibly swapped: the reference is nearer to the target than to θ in {nearer} of {int(known.sum())} rows "
-            "looked at, and θ usually starts from it."
-        )
+        yield Suggestion("swapped_reference", {"nearer": nearer, "looked": int(known.sum())})
 
 
 def _chunks(rows: Tensor) -> Iterator[Tensor]:

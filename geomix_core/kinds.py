@@ -27,6 +27,11 @@ class Finding:
     kind: Kind | Literal["unclear"]
     evidence: str
     """What was seen, in words, with numbers."""
+    looked: int = 0
+    """Rows that it was seen in."""
+    low: float = 0.0
+    high: float = 0.0
+    """The range of log Σ exp over them; of their sums for "probs" and "unclear"."""
 
 
 def tolerance_of(x: Tensor) -> float:
@@ -52,15 +57,18 @@ def detect(x: Tensor, sample: int = SAMPLE) -> Finding:
     near = tolerance_of(x)
     rows = f"in {seen} of {len(x):,} rows looked at"
     if max(map(abs, logs)) <= near and highest <= near:
-        return Finding("log_probs", f"log Σ exp is within {max(map(abs, logs)):.1g} of 0 {rows}")
+        return Finding(
+            "log_probs", f"log Σ exp is within {max(map(abs, logs)):.1g} of 0 {rows}", seen, min(logs), max(logs)
+        )
     if lowest >= 0 and highest <= 1 + near:
         worst = max(abs(total - 1) for total in sums)
         if worst <= near:
-            return Finding("probs", f"values lie in [0, 1] and sum to 1 within {worst:.1g} {rows}")
-        return Finding(
-            "unclear", f"values lie in [0, 1] {rows} but their sums run from {min(sums):.4g} to {max(sums):.4g}"
-        )
-    return Finding("logits", f"log Σ exp runs from {min(logs):.4g} to {max(logs):.4g} {rows}")
+            words = f"values lie in [0, 1] and sum to 1 within {worst:.1g} {rows}"
+            return Finding("probs", words, seen, min(sums), max(sums))
+        words = f"values lie in [0, 1] {rows} but their sums run from {min(sums):.4g} to {max(sums):.4g}"
+        return Finding("unclear", words, seen, min(sums), max(sums))
+    words = f"log Σ exp runs from {min(logs):.4g} to {max(logs):.4g} {rows}"
+    return Finding("logits", words, seen, min(logs), max(logs))
 
 
 def kind_of(findings: Mapping[str, Finding]) -> Kind:

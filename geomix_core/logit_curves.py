@@ -9,8 +9,7 @@ import numpy as np
 from geomix_core.curves import FamilyCurves, SignalCurves, family_curves, signal_curves
 from geomix_core.errors import OptionError, ShapeError
 from geomix_core.policies import PolicyBatch
-from geomix_core.reports import rows_of
-from geomix_core.row_chunks import Backend, Rows, check_options, compiled, contiguous
+from geomix_core.row_chunks import Backend, Rows, check_options, compiled, contiguous, rows_of
 from geomix_core.tilts import WEIGHTS, Weights
 
 WIDTH, MOST = 0.05, 896

@@ -20,7 +20,6 @@ from geomix_core.criteria import Options, solve_alpha
 from geomix_core.errors import OptionError
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import exact_progress, learning_signal
-from geomix_core.reports import RowStatus, problem_of, rows_of
 from geomix_core.row_chunks import (
     CHUNK_ELEMENTS,
     Backend,
@@ -34,9 +33,11 @@ from geomix_core.row_chunks import (
     groups,
     in_order,
     joined,
+    problem_of,
+    rows_of,
 )
 from geomix_core.solvers.wald import EtaRange
-from geomix_core.status import Status
+from geomix_core.status import RowStatus, Status
 from geomix_core.tilts import Weights
 
 Criterion = Literal["snr", "wald"]

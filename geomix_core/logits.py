@@ -25,7 +25,6 @@ from geomix_core.certificates import row_digests
 from geomix_core.errors import OptionError
 from geomix_core.geodesics import tilted_moments
 from geomix_core.policies import PolicyBatch
-from geomix_core.reports import RowStatus, problem_of, rows_of
 from geomix_core.row_chunks import (
     CHUNK_ELEMENTS,
     Backend,
@@ -39,10 +38,12 @@ from geomix_core.row_chunks import (
     groups,
     in_order,
     joined,
+    problem_of,
+    rows_of,
 )
 from geomix_core.solvers import onepass
 from geomix_core.solvers.kl_symmetry import find_roots
-from geomix_core.status import Status
+from geomix_core.status import RowStatus, Status
 
 FINE_TOLERANCE = 1e-10
 """What float64 solves to, unless something finer is asked for."""

@@ -1,8 +1,10 @@
 """Unpacks one .parquet file in a process of its own, which may end or be refused memory without harm to its caller.
 
-    python -P parquet_child.py SHOWN STEM MAX_BYTES < file
+    python -P parquet_child.py arrays SHOWN STEM MAX_BYTES < file
+    python -P parquet_child.py table SHOWN COLUMN,COLUMN,… MAX_BYTES < file
 
-Writes a line of JSON, {"refused": why} or {"arrays": [[name, dtype, shape], …]}, and then the arrays' bytes. Knows
+Writes a line of JSON: {"refused": why}; or {"arrays": [[name, dtype, shape], …]}, and then the arrays' bytes; or
+{"columns": [name, …]}, those that are there, and then a line for each batch of rows, a list of values a column. Knows
 nothing of geomix, so that it starts quickly.
 """
 
@@ -33,21 +35,62 @@ class Refused(Exception):
     """Why the file is not read, in words."""
 
 
+_ERRORS = (pyarrow.ArrowException, ArithmeticError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+
 def read(shown: str, stem: str, data: bytes, max_bytes: int) -> dict[str, np.ndarray]:
     """The arrays by name. Refused by what the footer declares, before anything is unpacked."""
-    if data[:4] != b"PAR1" or data[-4:] != b"PAR1":
-        raise Refused(f"{shown} is truncated or not a .parquet file: it does not begin and end with PAR1.")
-    errors = (pyarrow.ArrowException, ArithmeticError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
     try:
-        file = pyarrow.parquet.ParquetFile(
-            io.BytesIO(data), thrift_string_size_limit=THRIFT_BYTES, thrift_container_size_limit=MAX_COLUMNS
-        )
+        file = _opened(shown, data)
         lists = _check_parquet(shown, file, max_bytes)
         if lists:
             return {column: _list_column(shown, file, column, max_bytes) for column in lists}
         return {stem: _token_columns(shown, file)}
-    except errors as error:
-        raise Refused(f"{shown} is damaged: it cannot be unpacked as .parquet. Save it again.") from error
+    except _ERRORS as error:
+        raise Refused(_damaged(shown)) from error
+
+
+def read_table(shown: str, wanted: list[str], data: bytes, max_bytes: int) -> tuple[list[str], list[bytes]]:
+    """Which of the columns are there, and the lines of their values. Refused for what is neither number nor text."""
+    try:
+        file = _opened(shown, data)
+        names = [name for name in wanted if file.schema_arrow.names.count(name) == 1]
+        kinds = pyarrow.types
+        for name in names:
+            kind = file.schema_arrow.field(name).type
+            if not any(is_kind(kind) for is_kind in (kinds.is_floating, kinds.is_integer, kinds.is_null, _is_text)):
+                raise Refused(f"{_show(name)} in {shown} holds {_show(str(kind))}: expected numbers or text.")
+        _check_size(shown, 8 * file.metadata.num_rows * len(names), max_bytes)
+        lines: list[bytes] = []
+        size = 0
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+            lines.append(json.dumps([batch.column(name).to_pylist() for name in names]).encode() + b"\n")
+            size += len(lines[-1])
+            _check_size(shown, size, max_bytes)
+        return names, lines
+    except _ERRORS as error:
+        raise Refused(_damaged(shown)) from error
+
+
+def _opened(shown: str, data: bytes) -> Any:
+    if data[:4] != b"PAR1" or data[-4:] != b"PAR1":
+        raise Refused(f"{shown} is truncated or not a .parquet file: it does not begin and end with PAR1.")
+    return pyarrow.parquet.ParquetFile(
+        io.BytesIO(data), thrift_string_size_limit=THRIFT_BYTES, thrift_container_size_limit=MAX_COLUMNS
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+
+
+def _check_size(shown: str, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise Refused(_too_large(f"{shown}, unpacked,", size, max_bytes))
+
+
+def _damaged(shown: str) -> str:
+    return f"{shown} is damaged: it cannot be unpacked as .parquet. Save it again."
 
 
 def _check_parquet(shown: str, file: Any, max_bytes: int) -> list[str]:
@@ -70,8 +113,7 @@ def _check_parquet(shown: str, file: Any, max_bytes: int) -> list[str]:
                 unpacked += max(column.total_uncompressed_size, 0)
     else:
         values = footer.num_rows * footer.num_columns
-    if max(8 * values, unpacked) > max_bytes:
-        raise Refused(_too_large(f"{shown}, unpacked,", max(8 * values, unpacked), max_bytes))
+    _check_size(shown, max(8 * values, unpacked), max_bytes)
     if len(set(schema.names)) != len(schema.names):
         raise Refused(f"{shown} has two columns of one name: expected a name for each.")
     kinds = pyarrow.types
@@ -138,7 +180,7 @@ def _show(name: str) -> str:
     return short if short.isprintable() and short else ascii(short)
 
 
-def main(shown: str, stem: str, max_bytes: int) -> None:
+def main(what: str, shown: str, names: str, max_bytes: int) -> None:
     """Answer on stdout."""
     try:
         import resource
@@ -149,8 +191,14 @@ def main(shown: str, stem: str, max_bytes: int) -> None:
     except (ImportError, OSError, ValueError):
         pass  # Windows has none, and a lower limit may be set already
     out = sys.stdout.buffer
+    data = sys.stdin.buffer.read()
     try:
-        arrays = read(shown, stem, sys.stdin.buffer.read(), max_bytes)
+        if what == "table":
+            columns, lines = read_table(shown, names.split(","), data, max_bytes)
+            out.write(json.dumps({"columns": columns}).encode() + b"\n")
+            out.writelines(lines)
+            return
+        arrays = read(shown, names, data, max_bytes)
     except Refused as refusal:
         out.write(json.dumps({"refused": str(refusal)}).encode() + b"\n")
         return
@@ -161,4 +209,4 @@ def main(shown: str, stem: str, max_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -89,7 +89,8 @@ def exact_step(batch: PolicyBatch, alpha: Scalars, weights: Weights = "importanc
         found = bracket.success
         ends = (bracket.bracket[0][found], bracket.bracket[1][found])
         step[rising] = np.inf
-        step[rising[found]] = np.exp(elementwise.find_root(slope, ends, args=(rising[found],)).x)
+        root = elementwise.find_root(slope, ends, args=(rising[found],), tolerances={"xatol": 1e-13})
+        step[rising[found]] = np.exp(root.x)
     return as_parameter(step, batch).reshape(signal.phi1.shape)
 
 

@@ -12,16 +12,18 @@ import io
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import IO, Any, Final
 
 from geomix_core.errors import FileError
 from geomix_core.file_words import show, too_large
-from geomix_core.results import CERTIFICATE, COLUMNS, Columns
+from geomix_core.formats import read_parquet_table
+from geomix_core.outputs import whole
+from geomix_core.results import CERTIFICATE, COLUMNS, Column, Columns
 from geomix_core.status import Status
 
 EXTENSIONS = (".csv", ".json", ".parquet")
@@ -34,48 +36,69 @@ _STATUSES = frozenset({"invalid", *map(str, Status)})
 _REMEDY = "Expected a file that `geomix solve --out` wrote."
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a file of results must be like: the columns of one kind of answer."""
+
+    format: str
+    columns: Mapping[str, Column]
+    required: tuple[str, ...]
+    statuses: Mapping[str, frozenset[str]]
+    """The words that may stand in a column."""
+
+
+RESULTS = Table(FORMAT, COLUMNS, CERTIFICATE, dict.fromkeys(("status", "status_snr", "status_wald"), _STATUSES))
+"""What `results.solve_chunks` makes."""
+
+
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
 def check_extension(path: str | Path) -> None:
     """Raises FileError for a name that says no format, or one that cannot be written here."""
+    if _extension(path) == ".parquet":
+        _arrow(path)
+
+
+def _extension(path: str | Path) -> str:
     extension = PurePath(path).suffix.lower()
     if extension not in EXTENSIONS:
         raise FileError(
             f"{show(str(path))} has {'extension ' + show(extension) if extension else 'no extension'}: expected one of "
             f"{', '.join(EXTENSIONS)}."
         )
-    if extension == ".parquet":
-        _arrow(path)
+    return extension
 
 
-def write(path: str | Path, chunks: Iterable[Columns]) -> None:
+def write(path: str | Path, chunks: Iterable[Columns], table: Table = RESULTS) -> None:
     """Write chunks of results to a file, which is either not there (or as it was) or whole. Raises FileError."""
     check_extension(path)
     path = Path(path)
-    writer = {".csv": _write_csv, ".json": _write_json, ".parquet": _write_parquet}[path.suffix.lower()]
+    writer = _writer(path.suffix.lower())
     try:
-        # In the same folder, so that the last step is one rename.
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                writer(stream, chunks)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with whole(path) as stream:
+            writer(stream, chunks, table)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {type(error).__name__}.") from error
 
 
-def csv_lines(chunks: Iterable[Columns]) -> Iterator[str]:
+def encode(extension: str, chunks: Iterable[Columns], table: Table = RESULTS) -> bytes:
+    """What `write` would write, for a download. Raises FileError."""
+    check_extension(f"results{extension}")
+    stream = io.BytesIO()
+    _writer(extension)(stream, chunks, table)
+    return stream.getvalue()
+
+
+def _writer(extension: str) -> Callable[[IO[bytes], Iterable[Columns], Table], None]:
+    return {".csv": _write_csv, ".json": _write_json, ".parquet": _write_parquet}[extension]
+
+
+def csv_lines(chunks: Iterable[Columns], table: Table = RESULTS) -> Iterator[str]:
     """The lines of a CSV file: a header, then the rows; numbers to full precision, None as an empty field."""
-    yield _csv_line(COLUMNS)
+    yield _csv_line(table.columns)
     for columns in chunks:
-        for values in zip(*(columns[name] for name in COLUMNS), strict=True):
+        for values in zip(*(columns[name] for name in table.columns), strict=True):
             yield _csv_line("" if value is None else repr(value) if type(value) is float else value for value in values)
 
 
@@ -85,37 +108,37 @@ def _csv_line(values: Iterable[Any]) -> str:
     return out.getvalue()
 
 
-def _write_csv(stream: IO[bytes], chunks: Iterable[Columns]) -> None:
-    for line in csv_lines(chunks):
+def _write_csv(stream: IO[bytes], chunks: Iterable[Columns], table: Table) -> None:
+    for line in csv_lines(chunks, table):
         stream.write(line.encode())
 
 
-def _write_json(stream: IO[bytes], chunks: Iterable[Columns]) -> None:
+def _write_json(stream: IO[bytes], chunks: Iterable[Columns], table: Table) -> None:
     """One object, a row a line. JSON has no infinity: it is the text "inf"."""
-    head = {"format": FORMAT, "version": VERSION, "columns": {name: c.says for name, c in COLUMNS.items()}}
+    head = {"format": table.format, "version": VERSION, "columns": {name: c.says for name, c in table.columns.items()}}
     stream.write((json.dumps(head, ensure_ascii=False)[:-1] + ', "rows": [').encode())
     separator = "\n"
     for columns in chunks:
-        for values in zip(*(columns[name] for name in COLUMNS), strict=True):
+        for values in zip(*(columns[name] for name in table.columns), strict=True):
             row = {
                 name: repr(value) if type(value) is float and math.isinf(value) else value
-                for name, value in zip(COLUMNS, values, strict=True)
+                for name, value in zip(table.columns, values, strict=True)
             }
             stream.write((separator + json.dumps(row, ensure_ascii=False, allow_nan=False)).encode())
             separator = ",\n"
     stream.write(b"\n]}\n")
 
 
-def _write_parquet(stream: IO[bytes], chunks: Iterable[Columns]) -> None:
+def _write_parquet(stream: IO[bytes], chunks: Iterable[Columns], table: Table) -> None:
     parquet, arrow = _arrow("The output")
     types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
     schema = arrow.schema(
-        [arrow.field(name, types[c.type], metadata={"says": c.says}) for name, c in COLUMNS.items()],
-        metadata={"format": FORMAT, "version": str(VERSION)},
+        [arrow.field(name, types[c.type], metadata={"says": c.says}) for name, c in table.columns.items()],
+        metadata={"format": table.format, "version": str(VERSION)},
     )
     with parquet.ParquetWriter(stream, schema) as writer:
         for columns in chunks:
-            writer.write_table(arrow.Table.from_pydict({name: columns[name] for name in COLUMNS}, schema=schema))
+            writer.write_table(arrow.Table.from_pydict({name: columns[name] for name in table.columns}, schema=schema))
 
 
 def _arrow(path: str | Path) -> tuple[ModuleType, ModuleType]:
@@ -129,41 +152,34 @@ def _arrow(path: str | Path) -> tuple[ModuleType, ModuleType]:
     return pyarrow.parquet, pyarrow
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> Columns:
-    """A file of results as columns: those of `COLUMNS` that it has, each value of its column's type or None.
+def read(path: str | Path, table: Table = RESULTS) -> Columns:
+    """A file of results as columns: those of the table that it has, each value of its column's type or None.
 
-    Raises FileError for what is not such a file: a column of `CERTIFICATE` missing, a word for a number, NaN, an
+    Raises FileError for what is not such a file: a required column missing, a word for a number, NaN, an
     unknown status, a row twice. Columns of other names are passed over.
     """
-    check_extension(path)
+    reader = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}[_extension(path)]
     path = Path(path)
-    reader = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}[path.suffix.lower()]
     try:
         if not path.is_file():
             raise FileError(f"{path} is {'not a file' if path.exists() else 'not there'}: expected a file of results.")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise FileError(too_large(str(path), size, MAX_BYTES))
-        raw = reader(path)
+        raw = reader(path, table)
     except FileError:
         raise
     except (OSError, MemoryError, OverflowError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise FileError(f"{path} cannot be read as results: it is damaged. {_REMEDY}") from error
     except csv.Error as error:
         raise FileError(f"{path} cannot be read as CSV: it is damaged. {_REMEDY}") from error
-    return _checked(show(str(path)), raw)
+    return _checked(show(str(path)), raw, table)
 
 
-def _read_csv(path: Path) -> dict[str, list[Any]]:
+def _read_csv(path: Path, table: Table) -> dict[str, list[Any]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, strict=True)
         names = next(reader, [])
@@ -178,39 +194,29 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     return columns
 
 
-def _read_json(path: Path) -> dict[str, list[Any]]:
+def _read_json(path: Path, table: Table) -> dict[str, list[Any]]:
     found = json.loads(path.read_text("utf-8"))
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("rows"), list):
+    if not isinstance(found, dict) or found.get("format") != table.format or not isinstance(found.get("rows"), list):
         raise FileError(f"{path} holds no results. {_REMEDY}")
     if found.get("version") != VERSION:
         raise FileError(f"{path} has a version of results that this geomix does not know: expected {VERSION}.")
     rows = found["rows"]
     if not all(isinstance(row, dict) for row in rows):
         raise FileError(f"{path} has a row that is no object. {_REMEDY}")
-    present = [name for name in COLUMNS if any(name in row for row in rows)] if rows else list(COLUMNS)
+    present = [name for name in table.columns if any(name in row for row in rows)] if rows else list(table.columns)
     return {name: [row.get(name) for row in rows] for name in present}
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    parquet, arrow = _arrow(path)
-    try:
-        file = parquet.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 20)
-        size = file.metadata.num_rows * 8 * len(COLUMNS)
-        if size > MAX_BYTES:
-            raise FileError(too_large(f"{path}, unpacked,", size, MAX_BYTES))
-        names = [name for name in COLUMNS if name in file.schema_arrow.names]
-        columns: dict[str, list[Any]] = file.read(columns=names, use_threads=False).to_pydict()
-        return columns
-    except arrow.ArrowException as error:
-        raise FileError(f"{path} cannot be read as .parquet: it is damaged. {_REMEDY}") from error
+def _read_parquet(path: Path, table: Table) -> dict[str, list[Any]]:
+    return read_parquet_table(str(path), list(table.columns), path.read_bytes(), MAX_BYTES)
 
 
-def _checked(shown: str, raw: Mapping[str, list[Any]]) -> Columns:
-    missing = [name for name in CERTIFICATE if name not in raw]
+def _checked(shown: str, raw: Mapping[str, list[Any]], table: Table = RESULTS) -> Columns:
+    missing = [name for name in table.required if name not in raw]
     if missing:
         raise FileError(f"{shown} has no column {', '.join(missing)}. {_REMEDY}")
     columns: Columns = {}
-    for name, column in COLUMNS.items():
+    for name, column in table.columns.items():
         if name in raw:
             columns[name] = [_value(shown, name, i, value, column.type) for i, value in enumerate(raw[name])]
     rows = columns["row"]
@@ -218,8 +224,8 @@ def _checked(shown: str, raw: Mapping[str, list[Any]]) -> Columns:
         raise FileError(f"{shown} has no rows. {_REMEDY}")
     if any(row is None or row < 0 for row in rows) or len(set(rows)) != len(rows):
         raise FileError(f"{shown} has a row without a number, or one twice: expected each row once. {_REMEDY}")
-    for name in ("status", "status_snr", "status_wald"):
-        unknown = next((i for i, word in enumerate(columns.get(name, [])) if word not in (None, *_STATUSES)), None)
+    for name, words in table.statuses.items():
+        unknown = next((i for i, word in enumerate(columns.get(name, [])) if word not in (None, *words)), None)
         if unknown is not None:
             raise FileError(f"{shown} has a {name} in result {unknown} that is none. {_REMEDY}")
     return columns
@@ -272,8 +278,8 @@ class Journal:
                 stream.write(line)
         except FileExistsError as error:
             raise FileError(
-                f"{path} is there: an interrupted run left it, or one is under way. Add --resume to go on from it, or "
-                "delete it to begin again."
+                f"{path} is there: an interrupted run left it. Add --resume to go on from it, or delete it to begin "
+                "again."
             ) from error
         except OSError as error:
             raise FileError(f"{path} cannot be written: {type(error).__name__}.") from error

@@ -27,10 +27,9 @@ from geomix_core.logit_maxima import LogitMaximum, maximise_logits
 from geomix_core.logits import LogitSolution, solve_logits
 from geomix_core.policies import MASK_GAP, PolicyBatch
 from geomix_core.progress import WEIGHTS, Weights, learning_signal
-from geomix_core.reports import RowStatus
 from geomix_core.row_chunks import groups, in_order, joined
 from geomix_core.solvers.wald import EtaRange
-from geomix_core.status import Status
+from geomix_core.status import RowStatus, Status
 
 Criterion = Literal["kl_symmetry", "snr", "wald"]
 CRITERIA: tuple[Criterion, ...] = ("kl_symmetry", "snr", "wald")

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomix_core.errors import OptionError
-from geomix_core.policies import device_of
+from geomix_core.errors import OptionError, PolicyError, ShapeError
+from geomix_core.policies import PolicyBatch, device_of, require_real
 from geomix_core.status import Status
 
 Backend = Literal["auto", "compiled", "torch"]
@@ -106,6 +106,44 @@ class Rows:
     def part(self, index: Any) -> dict[str, Any]:
         """Some of the rows."""
         return {name: x[index] for name, x in self.arrays.items()}
+
+
+def rows_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays as they are (nothing copied), of equal shape `[B, V]`."""
+    arrays: dict[str, Any] = {}
+    for name in ("theta", "target"):
+        if given[name] is None:
+            raise PolicyError(f"{name} is missing: expected an array [rows, tokens].")
+    for name, values in given.items():
+        if values is None:
+            continue
+        try:
+            x = values.detach() if isinstance(values, Tensor) else np.asanyarray(values)
+        except ValueError as error:  # rows of unequal length
+            raise ShapeError(f"{name} is not a rectangular array: expected [rows, tokens].") from error
+        x = x[None] if x.ndim == 1 else x
+        if x.ndim != 2 or 0 in x.shape:
+            raise ShapeError(f"{name} has shape {list(x.shape)}: expected [rows, tokens] with at least one of each.")
+        require_real(x, name)
+        arrays[name] = x
+    theta = arrays["theta"]
+    for name, x in arrays.items():
+        if x.shape != theta.shape:
+            raise ShapeError(
+                f"{name} has shape {list(x.shape)} but theta has shape {list(theta.shape)}: "
+                "all policies need the same rows and the same vocabulary."
+            )
+    return arrays
+
+
+def problem_of(row: Mapping[str, Any]) -> str:
+    """Why one row of logits `[V]` a policy is invalid, in words; "" if it is not."""
+    try:
+        PolicyBatch.from_logits(**row)
+    except PolicyError as error:
+        # The batch counts rows, which means nothing for a batch of one.
+        return str(error).replace(" in 1 of 1 rows (first: row 0)", "")
+    return ""
 
 
 def check_options(backend: Backend, threads: int | None, chunk_elements: int | None) -> None:

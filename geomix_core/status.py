@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,9 @@ class Status(StrEnum):
         """Symptom, cause and remedy in English (the app translates by the status's value)."""
         return _EXPLANATIONS[self]
 
+
+RowStatus = Status | Literal["invalid"]
+"""A solver's word on a row, or "invalid" where the input is no policy."""
 
 _SOLUTIONS = frozenset({Status.SOLVED, Status.SOLVED_ON_COMMON_SUPPORT, Status.IDENTICAL, Status.FLAT})
 

@@ -19,8 +19,9 @@ from geomix_app.explorer.data import LIMIT, unpack
 from geomix_app.scenario import Scenario
 
 MAIN = Path(__file__).resolve().parent.parent / "app" / "main.py"
-PAGES = ("home", "policies", "geodesic", "choosing", "progress", "validate")
-EXPLORE = PAGES[1:5]
+EXPLORE = ("policies", "geodesic", "choosing", "progress")
+LEARN = ("derivation", "lecture", "claims", "glossary")
+PAGES = ("home", *EXPLORE, "lab", "validate", *LEARN)
 NO_NUMBER = re.compile(r"\b(nan|inf|none|null)\b", re.IGNORECASE)
 """What Python prints where a person should read a number, a dash or ∞."""
 

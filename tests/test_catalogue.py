@@ -18,13 +18,21 @@ from geomix_app.scenario import SOURCES
 from geomix_app.shell import written
 from geomix_app.views.home import WAYS
 from geomix_core.claims import CLAIMS, Outcome, Setting, Verdict, check_all
-from geomix_core.claims.rows import section_5_4_alpha_from_reports
+from geomix_core.claims.rows import section_5_4_alpha_over_rows
 from geomix_core.claims.words import reasons, words
+from geomix_core.datasets import bundled
+from geomix_core.files import ROLES
+from geomix_core.fixed_alpha import CHOICES
+from geomix_core.inspection import ADVICE
+from geomix_core.intervals import COLUMNS as INTERVALS
+from geomix_core.kinds import KINDS
+from geomix_core.overview import REASONS, joined
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import WEIGHTS
-from geomix_core.reports import RowReport, solve_rows
+from geomix_core.results import COLUMNS, CRITERIA, Plan, solve_chunks
 from geomix_core.scenarios import FAMILIES, REFERENCES, synthetic
 from geomix_core.status import Status
+from geomix_core.tails import TailStatus
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = entries("en")
@@ -172,7 +180,13 @@ def families() -> dict[str, set[str]]:
         "kinds of table": {f"page.policies.{k}" for k in offered["policies"]},
         "ways in": {f"page.home.{w}" for w in WAYS},
         "paths": {f"path.{p}" for p in ("e_geodesic", "m_geodesic", "fisher_rao")},
-        "assignment": {f"page.validate.by_{how}" for how in ("name", "order")},
+        "assignment": {f"page.validate.by_{how}" for how in ("name", "order", "reader")},
+        "roles": {f"page.validate.role_{role}" for role in ROLES},
+        "kinds": {f"page.validate.{k}_{kind}" for k in ("kind", "why") for kind in (*KINDS, "unclear")},
+        "advice": {f"advice.{code}" for code in ADVICE},
+        "attention": {f"page.validate.attention_{reason}" for reason in REASONS if reason},
+        "losses": {f"page.validate.loss_{c}" for c in CRITERIA} | {f"page.validate.choice_{c}" for c in CHOICES},
+        "tails": {f"tail.{s}{says}" for s in TailStatus for says in ("", "_says")},
     }
 
 
@@ -181,7 +195,19 @@ def test_every_member_of_a_family_has_an_entry(family: str) -> None:
     assert sorted(families()[family] - KEYS.keys()) == []
 
 
-CLOSED = ("nav", "status", "status_name", "source", "parameter", "reference", "weights", "path", "claim.reason")
+CLOSED = (
+    "advice",
+    "tail",
+    "nav",
+    "status",
+    "status_name",
+    "source",
+    "parameter",
+    "reference",
+    "weights",
+    "path",
+    "claim.reason",
+)
 
 
 @pytest.mark.parametrize("section", CLOSED)
@@ -190,9 +216,9 @@ def test_no_entry_is_left_of_a_member_that_went(section: str) -> None:
     assert sorted(k for k in KEYS if k.startswith(f"{section}.") and k not in known) == []
 
 
-def test_every_column_of_the_table_is_a_field_of_the_report() -> None:
+def test_every_column_of_the_tables_is_one_of_the_results() -> None:
     columns = {k.removeprefix("column.") for k in KEYS if k.startswith("column.")}
-    assert columns <= set(RowReport.__dataclass_fields__)
+    assert columns <= {*COLUMNS, *INTERVALS, "attention", "prompt"}
 
 
 def test_every_error_code_that_the_app_raises_has_words() -> None:
@@ -334,9 +360,9 @@ def test_every_alpha_and_share_of_a_claim_is_written_as_one() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_agreement_over_many_rows_is_told(language: str) -> None:
-    row = synthetic("gaussian")
-    found = section_5_4_alpha_from_reports(next(solve_rows(row.theta, row.target)))
+    table = joined(list(solve_chunks(bundled().pair, Plan())))
+    found = section_5_4_alpha_over_rows(table)
     assert placeholders(entries(language)["page.validate.agree"]) == found.numbers.keys()
-    assert written(found) == {"near": "0", "rows": "1", "share": "0 %"}
-    nothing = section_5_4_alpha_from_reports([])
+    assert written(found) == {"near": "0", "rows": "8", "share": "0 %"}
+    nothing = section_5_4_alpha_over_rows(table | {"status": ["invalid"] * 8})
     assert f"claim.reason.{nothing.reason}" in entries(language)

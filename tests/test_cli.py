@@ -108,6 +108,25 @@ def test_break_says_how_many_policies_a_claim_survived() -> None:
     assert result.output.startswith("survived: ")
 
 
+def test_break_attacks_a_claim_of_one_s_own() -> None:
+    result = invoke("break", "--expression", "KL(π_t‖π_θ) = KL(π_θ‖π_t)", "--seconds", "60")
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in result.output.splitlines()[1:]] == [
+        ["theta", "1", ":", "1"],
+        ["target", "2", ":", "1"],
+        ["residual", "0.00225851,", "tolerance", "1.11552e-06"],
+        ["left", "0.056633"],
+        ["right", "0.0588915"],
+    ]
+
+
+def test_break_names_what_it_cannot_read() -> None:
+    result = invoke("break", "--expression", "KL(π_t‖π_θ) = 1 = 2")
+    assert result.exit_code == 2
+    assert "Character 17: found “=”" in result.output
+    assert invoke("break", "theorem_1", "--expression", "1 = 1").exit_code == 2
+
+
 def test_break_refuses_what_is_no_claim() -> None:
     result = invoke("break", "theorem_9")
     assert result.exit_code == 2

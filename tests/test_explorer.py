@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import torch
 
+from geomix_app.compute import DRAWN
 from geomix_app.explorer.component import WORDS
 from geomix_app.explorer.data import COLUMNS, LIMIT, NUMBERS, PANELS, VERSION, Mark, Scene, pack, unpack
-from geomix_app.explorer.sampling import HARM, Samples, interpolate, reach_of, reaching, sample, sample_family
+from geomix_app.explorer.sampling import Samples, interpolate, reaching, sample, sample_family
 from geomix_app.notation import SYMBOLS
-from geomix_core import exact_progress, learning_signal
+from geomix_core import exact_progress, exact_step, learning_signal
 from geomix_core.compression import compress
 from geomix_core.divergences import ess_fraction
 from geomix_core.geodesics import e_geodesic, tilted_moments
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import Weights
-from geomix_core.scenarios import real_rows, synthetic
+from geomix_core.scenarios import REFERENCES, ReferenceKind, real_rows, reference_policy, synthetic
 
 
 def bundled(row: int, pair: str = "privileged") -> PolicyBatch:
@@ -36,6 +37,8 @@ ROWS: dict[str, Callable[[], PolicyBatch]] = {
     "three tokens": lambda: synthetic("three_tokens"),
     "gaussian": lambda: synthetic("gaussian"),
     "far": lambda: synthetic("gaussian", distance=4.0),
+    "far, large": lambda: synthetic("zipf", vocabulary=20_000, distance=4.0),
+    "cliff": lambda: synthetic("peaked", vocabulary=20_000, top_mass=0.999999),
     "dirichlet": lambda: synthetic("dirichlet"),
     "near-identical": lambda: synthetic("near_identical"),
     "real 0": lambda: bundled(0),
@@ -48,8 +51,7 @@ CONVENTIONS: tuple[Weights, ...] = ("importance", "inverse")
 @cache
 def sampled(name: str, weights: Weights) -> tuple[PolicyBatch, Samples]:
     row = ROWS[name]()
-    atoms = compress(row)
-    return row, sample(atoms, weights, reach_of(atoms, weights)[0])
+    return row, sample(compress(row, limit=DRAWN), weights)
 
 
 # --- interpolation ---------------------------------------------------------------------------------------------------
@@ -97,48 +99,75 @@ def test_curves_between_samples_are_the_core_s(name: str, weights: Weights) -> N
     np.testing.assert_allclose(found.at("log_partition", alpha), log_z, rtol=0, atol=1e-6)
 
 
+def progress_of(found: Samples, alpha: float, eta: np.ndarray) -> np.ndarray:
+    """Exact progress at η `[E]` as the browser sums it, in units of progress."""
+    atoms = found.atoms
+    assert atoms is not None
+    log_z = found.at("log_partition", alpha)[0]
+    h = atoms.reward * np.exp(np.minimum(atoms.slope * ((1 - alpha) * atoms.ell - log_z), 690))
+    mean, signal = atoms.theta @ h, atoms.gap @ h
+    x = np.outer(eta, h)
+    top = x.max(1)
+    large = eta * (atoms.target @ h) - top - np.log(np.exp(x - top[:, None]) @ atoms.theta)
+    centred = np.outer(eta, h - mean)
+    small = eta * signal - np.log1p(np.expm1(np.minimum(centred, 1)) @ atoms.theta)
+    return np.where(np.abs(centred).max(1) <= 1, small, large) / atoms.unit
+
+
+def assert_progress(row: PolicyBatch, found: Samples, weights: Weights, tolerance: float) -> None:
+    """At α and η that reach from nothing gained to six ceilings lost, the sum is the core's on all tokens."""
+    assert found.atoms is not None
+    unit, deepest = found.atoms.unit, 0.0
+    for alpha in (0.0, *np.random.default_rng(2).uniform(size=3), 1.0):
+        # From η at which the quadratic has lost one unit to where an update does great harm, and what a reader sees.
+        start = 0.5 * (np.log(2 * unit) - learning_signal(row, alpha, weights).log_phi2.item())
+        eta = np.concatenate([np.exp(start + np.linspace(-6, 12, 25)), [0.5, 1.0, 2.0]])
+        exact = exact_progress(row, float(alpha), torch.as_tensor(eta)[:, None], weights).numpy().ravel() / unit
+        seen = exact >= -6
+        deepest = min(deepest, exact[seen].min())
+        error = np.abs(progress_of(found, alpha, eta) - exact)[seen]
+        assert (error <= tolerance * np.maximum(1, -20 * exact[seen])).all(), (alpha, error.max())
+    assert deepest < -0.25
+
+
 @pytest.mark.parametrize("weights", CONVENTIONS)
 @pytest.mark.parametrize("name", ROWS)
-def test_progress_between_samples_is_the_core_s(name: str, weights: Weights) -> None:
+def test_progress_is_the_core_s_on_all_tokens(name: str, weights: Weights) -> None:
+    assert_progress(*sampled(name, weights), weights, 1e-6)
+
+
+@pytest.mark.parametrize("weights", CONVENTIONS)
+@pytest.mark.parametrize("reference", REFERENCES[1:])
+@pytest.mark.parametrize("name", ["real 0", "far, large", "cliff", "dirichlet"])
+def test_progress_with_a_reference_of_its_own(name: str, reference: ReferenceKind, weights: Weights) -> None:
+    row = ROWS[name]()
+    row = PolicyBatch(row.theta, row.target, reference_policy(row.theta, reference))
+    assert_progress(row, sample(compress(row, limit=DRAWN), weights), weights, 1e-4)
+
+
+@pytest.mark.parametrize("weights", CONVENTIONS)
+@pytest.mark.parametrize("name", ["gaussian", "far, large", "cliff", "real 0"])
+def test_exact_optimum_between_samples_is_the_core_s(name: str, weights: Weights) -> None:
     row, found = sampled(name, weights)
-    assert found.table is not None
-    rng = np.random.default_rng(2)
-    unit = found.table.unit
-    for alpha in rng.uniform(size=6):
-        eta = np.concatenate([rng.uniform(0, found.reach, 12), found.reach * 10 ** rng.uniform(-5, 0, 12)])
-        exact = exact_progress(row, float(alpha), torch.as_tensor(eta)[:, None], weights).numpy().ravel()
-        shown = found.progress(float(alpha), eta)
-        inside = np.isfinite(shown)
-        assert (exact[~inside] < -0.98 * HARM * unit).all()
-        error = np.abs(shown - exact)
-        # Of the ceiling, in what the panels show; policies four nats apart have steps of six orders of magnitude.
-        seen = inside & (exact >= -0.5 * unit)
-        assert error[seen].max(initial=0) <= (5e-3 if name == "far" else 1e-4) * unit
-        assert error[inside].max() <= 1e-3 * (HARM + 1) * unit
-
-
-def test_exact_optimum_is_sampled_where_it_is_finite() -> None:
-    row, found = sampled("gaussian", "importance")
-    assert found.table is not None
-    step = found.best["exact_step"]
-    at = step.decode(interpolate(found.table.alpha, step.values, np.array([0.37])))[0]
-    gains = exact_progress(row, 0.37, torch.tensor([0.999 * at, at, 1.001 * at])[:, None]).numpy().ravel()
-    assert gains[1] >= gains.max() - 1e-12
+    assert found.atoms is not None
+    alpha = np.random.default_rng(4).uniform(size=5)
+    step = exact_step(row, torch.as_tensor(alpha)[:, None], weights)
+    gain = exact_progress(row, torch.as_tensor(alpha)[:, None], step, weights).numpy().ravel()
+    np.testing.assert_allclose(found.at("exact_step", alpha), step.numpy().ravel(), rtol=1e-3)
+    assert np.abs(found.at("exact_gain", alpha) - gain).max() <= 2e-5 * found.atoms.unit
 
 
 def test_row_without_coverage_has_its_family_only() -> None:
     found = sample_family(compress(synthetic("top_k")))
     assert set(found.curves) == {"log_partition", "delta", "variance", "kl_to_theta", "kl_to_target"}
-    assert found.table is None
-    with pytest.raises(ValueError, match="coverage"):
-        found.progress(0.5, np.array([1.0]))
+    assert found.atoms is None
 
 
-def test_identical_policies_have_no_table() -> None:
+def test_identical_policies_have_nothing_to_learn() -> None:
     row = PolicyBatch.from_probs([0.2, 0.3, 0.5], [0.2, 0.3, 0.5])
-    assert reach_of(row, "importance") == (2.0, False)
-    found = sample(row, "importance", 2.0)
-    assert found.table is None
+    found = sample(row, "importance")
+    assert found.atoms is None
+    assert (found.reach, found.logarithmic) == (2.0, False)
     assert np.abs(found.curves["delta"].values).max() == 0
 
 
@@ -163,7 +192,6 @@ def scene(name: str = "gaussian", **changes: object) -> Scene:
         log_theta=row.theta[0][top].numpy(),
         log_target=row.target[0][top].numpy(),
         samples=samples,
-        logarithmic=False,
         marks=[Mark("0", 0.0), Mark("alpha_kl", 0.49), Mark("1", 1.0)],
         maxima=[(1.0, 1.04, 1)],
         chernoff=0.1,
@@ -181,7 +209,7 @@ def scene(name: str = "gaussian", **changes: object) -> Scene:
 def test_message_arrives_as_it_was_sent() -> None:
     sent = scene()
     assert sent.samples is not None
-    assert sent.samples.table is not None
+    assert sent.samples.atoms is not None
     header, arrays = unpack(pack(sent))
     assert header["version"] == VERSION
     assert (header["alpha"], header["eta"]) == (0.5, 1.0)
@@ -192,8 +220,18 @@ def test_message_arrives_as_it_was_sent() -> None:
     for name, curve in sent.samples.curves.items():
         np.testing.assert_array_equal(arrays[f"curves.{name}"], curve.values)
         assert header["curves"][name] == [curve.encoding, curve.scale]
-    np.testing.assert_allclose(arrays["table.values"], sent.samples.table.values, rtol=1e-6, atol=1e-7)
-    assert arrays["table.values"].shape == (len(arrays["table.alpha"]), len(arrays["table.t"]))
+    for name in ("theta", "target", "gap", "ell"):
+        np.testing.assert_array_equal(arrays[f"atoms.{name}"], getattr(sent.samples.atoms, name))
+    assert "atoms.reward" not in arrays  # it is ℓ
+
+
+def test_reward_of_its_own_is_sent() -> None:
+    row = synthetic("gaussian")
+    row = PolicyBatch(row.theta, row.target, reference_policy(row.theta, "uniform"))
+    found = sample(row, "inverse")
+    header, arrays = unpack(pack(scene(samples=found)))
+    np.testing.assert_array_equal(arrays["atoms.reward"], row.reward[0])
+    assert header["progress"]["slope"] == 1
 
 
 def test_arrays_are_aligned() -> None:
@@ -236,7 +274,7 @@ def test_no_family_needs_no_samples() -> None:
     header, arrays = unpack(pack(scene(samples=None, chernoff=None)))
     assert set(arrays) == {"tokens.theta", "tokens.target"}
     assert header["curves"] == {}
-    assert header["table"] is None
+    assert header["progress"] is None
 
 
 HOSTILE = ["<b>bold</b>", 'say "x"', "</script>", "&lt;", "\\u0000", "\u2028", "😀", "\\", "{alpha}"]

@@ -94,8 +94,11 @@ def draw(style: Style, r: dict[str, Any]) -> Iterator[tuple[str, go.Figure]]:
     yield "error", progress.expansion_error(style, r["error"])
     yield "map", progress.progress_map(style, r["map"], 0.3, 0.7, ceiling)
     alphas = np.linspace(0, 1, 100_000)
-    yield "rows", rows.alpha_histogram(style, alphas, alphas)
-    yield "distances", rows.alpha_against_distance(style, 1 + alphas, alphas, alphas)
+    named = {"alpha_kl": alphas, "alpha_snr": alphas, "alpha_wald": alphas}
+    number = np.arange(len(alphas))
+    yield "rows", rows.alpha_histograms(style, named)
+    yield "criteria", rows.criteria(style, alphas, alphas, number)
+    yield "distances", rows.alpha_against_distance(style, 1 + alphas, named, number)
     if r["row"].vocab_size == 3:
         paths = {name: curves.simplex_path(r["row"], name) for name in ("m_geodesic", "fisher_rao", "e_geodesic")}
         ends = {name: getattr(r["row"], name)[0].exp().numpy() for name in ("theta", "target")}
@@ -137,15 +140,16 @@ def test_every_figure_names_itself_and_its_axes(language: str, theme: Theme) -> 
         layout = spec(figure)["layout"]
         assert len(layout["title"]["text"]) > len("<b></b>"), name
         for axis in ("xaxis", "yaxis"):
-            # The bars' names of tokens and the triangle's corners need no title.
-            assert layout[axis]["title"]["text"] or (name.startswith("tokens") and axis == "yaxis") or name == "simplex"
+            # The bars' names of tokens and the triangle's corners need no title; histograms of rows have names.
+            bare = name == "simplex" or (axis == "yaxis" and name.split(",")[0] in ("tokens", "rows"))
+            assert bare or layout[axis]["title"]["text"], name
         words = list(labels(spec(figure)))
         assert not [w for w in words if "$" in w or "nan" in w.lower() or "{" in w or "_" in w], name
 
 
 def test_curves_that_have_no_label_beside_them_have_a_legend() -> None:
     unlabelled = {"tokens, linear", "tokens, log", "ratio, linear", "ratio, log", "plane", "step", "error"}
-    unlabelled |= {"rows", "distances", "simplex", "slice", "worst"}
+    unlabelled |= {"distances", "simplex", "slice", "worst"}
     found = {name: spec(figure) for name, figure in draw(Style(catalogue("en"), "light"), results("three_tokens"))}
     assert unlabelled <= found.keys()
     for name in unlabelled:
@@ -364,10 +368,17 @@ def test_snr_is_drawn_apart_where_the_signal_is_negative() -> None:
 
 
 def test_histogram_of_rows_counts_every_row_once() -> None:
-    found = spec(rows.alpha_histogram(Style(catalogue("en"), "light"), [0.0, 0.5, 0.5, 1.0], [0.25]))
+    alphas = {"alpha_kl": np.array([0.0, 0.5, 0.5, 1.0]), "alpha_snr": np.array([0.25])}
+    found = spec(rows.alpha_histograms(Style(catalogue("en"), "light"), alphas))
     assert [values(t["y"]).sum() for t in found["data"]] == [4, 1]
-    # Both criteria's bars stand at the same α; beside each other they would stand at wrong ones.
-    assert found["layout"]["barmode"] == "overlay"
+    # Each has an axis of its own, so that no criterion's bars hide another's.
+    assert [t.get("yaxis", "y") for t in found["data"]] == ["y", "y2"]
+    (low, high), (below, above) = (found["layout"][a]["domain"] for a in ("yaxis", "yaxis2"))
+    assert below < above < low < high
+    for i, name in enumerate(alphas):
+        (label,) = [a for a in found["layout"]["annotations"] if a["text"] == SYMBOLS[name].html]
+        assert ((low, below)[i]) < label["y"] < ((high, above)[i])
+        assert label["font"]["color"] == found["data"][i]["marker"]["color"]
 
 
 def test_map_shows_shares_of_the_ceiling() -> None:

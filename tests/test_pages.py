@@ -31,9 +31,11 @@ from apptest import (
     words,
 )
 from streamlit.testing.v1 import AppTest
+from test_explorer import progress_of
 
 from geomix_app import compute, state
 from geomix_app.catalogue import catalogue
+from geomix_app.glossary import ENTRIES
 from geomix_app.notation import SYMBOLS, markdown, number, parameter, percent, runs
 from geomix_app.scenario import CUSTOM, DEFAULT_TABLE, MAX_TABLE_ROWS, Reshape, Scenario, TableRow, to_query
 from geomix_app.shell import written
@@ -139,6 +141,9 @@ def test_every_page_opens_by_its_link_in_chinese(page: str) -> None:
     prompts = tuple(p.prompt for p in real_rows().prompts)
     prefixes = tuple(p.response_prefix for p in real_rows().prompts)
     english = [t for t in shown(at) if re.search("[a-z]{3,} [a-z]{3,} [a-z]{3,}", t)]
+    if page == "glossary":  # names its entries in both languages
+        names = [catalogue("en")(f"glossary.{entry.name}.name") for entry in ENTRIES]
+        english = [t for t in english if not any(t.endswith(f":gray[{name}]") for name in names)]
     assert [t for t in english if not any(s and s in t for s in (*prompts, *prefixes))] == []
 
 
@@ -174,7 +179,7 @@ def test_cut_target_has_no_answer_that_needs_coverage(page: str, reference: str)
         # What is drawn says nothing of what is undefined.
         header, _ = explorer(at)
         assert not {"snr", "worst", "progress", "slice"} & {*header["panels"], *header["curves"]}
-        assert header["table"] is None
+        assert header["progress"] is None
     if page == "choosing":
         # Truncation took the tokens that would balance it, so KL symmetry has no answer either.
         status = solve_alpha(synthetic("top_k"), "kl_symmetry").status[0]
@@ -517,7 +522,7 @@ def test_geodesic_answers_with_the_middle() -> None:
     assert header["panels"] == ["policies", "kls"]
     assert marks(at).keys() == {"0", "½", "1", "alpha_kl"}
     # Nothing that needs the reward is computed here.
-    assert header["table"] is None
+    assert header["progress"] is None
     assert "snr" not in header["curves"]
 
 
@@ -775,14 +780,14 @@ def test_progress_sampled_for_the_page_is_the_core_s(weights: Weights) -> None:
     batch = synthetic("gaussian")
     header, _ = explorer(at)
     row = compute.row(scenario(at), None)
-    samples = compute.samples(row.key, weights, header["axis"]["reach"], row.batch)
+    samples = compute.samples(row.key, weights, row.batch)
     for eta in (0.01, 0.1, 1.0, 10.0):
         move(at, eta=eta)
         assert address(at).get("eta", "1") == f"{eta:g}"
         assert explorer(at)[0]["axis"]["reach"] >= eta
         exact = exact_progress(batch, 0.4, eta, weights).item()
-        shown_ = float(samples.progress(0.4, np.array([eta]))[0])
-        assert shown_ == -np.inf or shown_ == pytest.approx(exact, abs=1e-4 * header["table"]["unit"])
+        unit = header["progress"]["unit"]
+        assert unit * progress_of(samples, 0.4, np.array([eta]))[0] == pytest.approx(exact, rel=1e-6, abs=1e-6 * unit)
     assert header["scalars"]["ceiling"] == pytest.approx(pair_summary(batch).kl_target_theta, rel=1e-12)
 
 

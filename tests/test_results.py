@@ -5,24 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from strategies import draw, draw_reference
 from test_certificates import with_every_status
 
+from geomix_core import formats, result_files
 from geomix_core.certificates import row_digests
+from geomix_core.criteria import chernoff_information, solve_alpha
+from geomix_core.divergences import kl
 from geomix_core.errors import FileError, OptionError
 from geomix_core.files import LogitPair, find_policies
 from geomix_core.kinds import Kind, detect, kind_of
 from geomix_core.logit_maxima import maximise_logits
 from geomix_core.logits import solve_logits
-from geomix_core.reports import solve_rows
-from geomix_core.result_files import EXTENSIONS, Journal, read, write
+from geomix_core.policies import PolicyBatch
+from geomix_core.result_files import EXTENSIONS, Journal, encode, read, write
 from geomix_core.results import (
     CERTIFICATE,
     COLUMNS,
@@ -35,6 +41,8 @@ from geomix_core.results import (
     solve_chunks,
     verify_chunks,
 )
+from geomix_core.row_chunks import problem_of
+from geomix_core.status import Status
 
 ALL = Plan(("kl_symmetry", "snr", "wald"))
 
@@ -88,22 +96,27 @@ def test_the_table_is_what_the_solvers_say(weights: Any, with_reference: bool) -
     assert differences(table, pair) == {}
 
 
-def test_the_numbers_are_those_of_the_page(every: tuple[LogitPair, Columns]) -> None:
+def test_the_numbers_are_those_of_one_row_at_a_time(every: tuple[LogitPair, Columns]) -> None:
     pair, table = every
-    reports = [report for chunk in solve_rows(pair.theta, pair.target) for report in chunk]
-    assert table["status"] == [str(report.status_kl) for report in reports]
-    assert table["problem"] == [report.problem for report in reports]
-    for ours, theirs in (
-        ("kl_theta_target", "kl_theta_target"),
-        ("kl_target_theta", "kl_target_theta"),
-        ("chernoff_information", "chernoff"),
-        ("alpha_kl", "alpha_kl"),
-        ("snr", "snr"),
-    ):
-        for a, report in zip(table[ours], reports, strict=True):
-            b = getattr(report, theirs)
-            assert (a is None) == (b is None), ours
-            assert a is None or a == b or abs(a - b) <= 5e-5 * max(1, abs(b)), ours
+    for i in range(len(pair.theta)):
+        if table["status"][i] == "invalid":
+            assert table["problem"][i] == problem_of({"theta": pair.theta[i], "target": pair.target[i]}) != ""
+            continue
+        row = PolicyBatch.from_logits(pair.theta[i], pair.target[i])
+        middle, best = solve_alpha(row, "kl_symmetry"), solve_alpha(row, "snr")
+        assert (table["status"][i], table["status_snr"][i]) == (str(middle.status[0]), str(best.status[0]))
+        disjoint = middle.status[0] == Status.DISJOINT
+        expected = {
+            "kl_theta_target": kl(row.theta, row.target).item(),
+            "kl_target_theta": kl(row.target, row.theta).item(),
+            "chernoff_information": None if disjoint else chernoff_information(row).item(),
+            "alpha_kl": None if disjoint else middle.alpha.item(),
+            "snr": best.maxima[0][0].value if best.maxima[0] else table["snr"][i],
+        }
+        for name, b in expected.items():
+            a = table[name][i]
+            assert (a is None) == (b is None), name
+            assert a is None or a == b or abs(a - b) <= 5e-5 * max(1, abs(b)), name
 
 
 @pytest.mark.parametrize("family", ["gaussian", "peaked", "near", "tied", "zipf"])
@@ -114,10 +127,9 @@ def test_distances_against_the_careful_sums(family: str, dtype: torch.dtype) -> 
     theta[2, 4] = -torch.inf
     target[3, 5] = -5000 if dtype != torch.float16 else -torch.inf
     found = distances(theta, target, [True] * 4 + [False], np.array([0.3, 0.5, 0.6, np.nan, 0.5]), threads=1)
-    reports = [report for chunk in solve_rows(theta, target, criteria=["kl_symmetry"]) for report in chunk]
-    for i, report in enumerate(reports[:4]):
-        np.testing.assert_allclose(found[0, i], report.kl_theta_target, rtol=1e-9, atol=1e-14)
-        np.testing.assert_allclose(found[1, i], report.kl_target_theta, rtol=1e-9, atol=1e-14)
+    batch = PolicyBatch.from_logits(theta[:4], target[:4])
+    np.testing.assert_allclose(found[0, :4], kl(batch.theta, batch.target), rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(found[1, :4], kl(batch.target, batch.theta), rtol=1e-9, atol=1e-14)
     assert np.isnan(found[:, 4]).all()
     assert np.isnan(found[2, 3])
     np.testing.assert_allclose(found[:, 1], 0, atol=1e-14)
@@ -127,8 +139,8 @@ def test_small_divergences_keep_their_digits() -> None:
     theta = np.random.default_rng(0).normal(size=(2, 1000))
     target = theta + 1e-7 * np.random.default_rng(1).normal(size=theta.shape)
     found = distances(torch.from_numpy(theta), torch.from_numpy(target), [True, True], None)
-    (reports,) = solve_rows(theta, target, criteria=["kl_symmetry"])
-    assert found[0].tolist() == [report.kl_theta_target for report in reports]
+    batch = PolicyBatch.from_logits(theta, target)
+    assert found[0].tolist() == kl(batch.theta, batch.target).tolist()
 
 
 def test_a_tally_counts(every: tuple[LogitPair, Columns]) -> None:
@@ -390,6 +402,89 @@ def test_what_are_no_results(name: str, data: bytes, tmp_path: Path) -> None:
         read(tmp_path / name)
 
 
+# --- .parquet, read in a process of its own ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def as_parquet(every: tuple[LogitPair, Columns], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parquet") / "r.parquet"
+    write(path, [every[1]])
+    return path
+
+
+def test_results_in_parquet_come_back_without_pyarrow_here(every: tuple[LogitPair, Columns], as_parquet: Path) -> None:
+    assert read(as_parquet) == every[1]
+    code = (
+        "import sys; from geomix_core.result_files import read; read(sys.argv[1]); "
+        "sys.exit(any(name.startswith('pyarrow') for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(as_parquet)], check=True, timeout=120)
+
+
+def test_results_in_many_groups_of_rows(every: tuple[LogitPair, Columns], tmp_path: Path) -> None:
+    table = {name: values * 200 for name, values in every[1].items()}
+    table["row"] = list(range(len(table["row"])))
+    write(tmp_path / "r.parquet", [{name: values[:7] for name, values in table.items()}])
+    pq.write_table(pa.Table.from_pydict(table), tmp_path / "r.parquet", row_group_size=100)
+    assert read(tmp_path / "r.parquet") == table
+
+
+def test_damaged_footers(as_parquet: Path, tmp_path: Path) -> None:
+    """Read, or refused in words; the process that reads them may end as it likes."""
+    data = as_parquet.read_bytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    rng = np.random.default_rng(0)
+    path = tmp_path / "r.parquet"
+    messages: list[str] = []
+    for i in range(24):
+        damaged = bytearray(data)
+        for at in rng.integers(start, len(data) - 4, 1 + i % 4):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read(path)
+        except FileError as error:
+            messages.append(str(error))
+    assert len(messages) > 8
+    assert all("r.parquet" in message for message in messages)
+    path.write_bytes(data[: start + 50] + data[-8:])
+    with pytest.raises(FileError, match="damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("code", ["import os; os.abort()", "print('{}')", "print('x')", "raise MemoryError"])
+def test_a_reader_that_ends_is_damage(code: str, as_parquet: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "child.py").write_text(code)
+    monkeypatch.setattr(formats, "_CHILD", tmp_path / "child.py")
+    with pytest.raises(FileError, match=r"r\.parquet is damaged"):
+        read(as_parquet)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("status", pa.array([b"solved"] * 6), "status in .* holds binary: expected numbers or text"),
+        ("delta", pa.array([[1.0]] * 6), "delta in .* holds list"),
+        ("delta", pa.array([True] * 6), "delta in .* holds bool"),
+        ("delta", pa.array([0] * 6, pa.timestamp("s")), "delta in .* holds timestamp"),
+        ("delta", pa.array([math.nan] * 6), "column delta"),
+        ("row", pa.array([0.5] * 6), "column row"),
+        ("problem", pa.array(["x" * 4_000_000] * 6).dictionary_encode(), "holds dictionary"),
+        ("problem", pa.array(["x" * 4_000_000] * 6), "too large"),
+    ],
+)
+def test_values_in_parquet_that_cannot_stand_there(
+    column: str, values: pa.Array, words: str, as_parquet: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(result_files, "MAX_BYTES", 1 << 24)
+    table = pq.read_table(as_parquet)
+    table = table.set_column(table.schema.get_field_index(column), column, values)
+    pq.write_table(table, tmp_path / "r.parquet", compression="zstd")
+    assert (tmp_path / "r.parquet").stat().st_size < 1 << 18
+    with pytest.raises(FileError, match=words):
+        read(tmp_path / "r.parquet")
+
+
 def test_results_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="not there"):
         read(tmp_path / "r.csv")
@@ -472,3 +567,12 @@ def test_a_row_of_other_numbers_is_seen(every: tuple[LogitPair, Columns]) -> Non
     assert differing_row(first, pair) is None
     other = LogitPair(pair.theta + 1, pair.target, None, pair.names, "name")
     assert differing_row(first, other) == 0
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_download_is_the_file(every: tuple[LogitPair, Columns], extension: str, tmp_path: Path) -> None:
+    write(tmp_path / f"a{extension}", [every[1]])
+    (tmp_path / f"b{extension}").write_bytes(encode(extension, [every[1]]))
+    assert read(tmp_path / f"b{extension}") == read(tmp_path / f"a{extension}")
+    if extension != ".parquet":
+        assert (tmp_path / f"a{extension}").read_bytes() == (tmp_path / f"b{extension}").read_bytes()

@@ -41,7 +41,10 @@ reshapes = st.builds(
 # Any text, but no half of a surrogate pair, which no URL can carry.
 tokens = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 weights = st.floats(allow_nan=False, allow_infinity=False)
-tables = st.lists(st.builds(TableRow, tokens, weights, weights), min_size=1, max_size=5).map(tuple)
+tables = st.one_of(
+    st.lists(st.builds(TableRow, tokens, weights, weights), min_size=1, max_size=5).map(tuple),
+    st.lists(st.builds(TableRow, tokens, weights, weights, weights), min_size=1, max_size=5).map(tuple),
+)
 
 
 def parameter_values(p: Parameter) -> st.SearchStrategy[float]:
@@ -174,7 +177,8 @@ BAD_TABLES = {
     "a number": "3",
     "no rows": "[]",
     "row too short": json.dumps([["a", 1]]),
-    "row too long": json.dumps([["a", 1, 2, 3]]),
+    "row too long": json.dumps([["a", 1, 2, 3, 4]]),
+    "a reference in one row only": json.dumps([["a", 1, 2, 3], ["b", 1, 2]]),
     "row is a number": "[1]",
     "words for weights": json.dumps([["a", "one", 2]]),
     "null weight": json.dumps([["a", None, 2]]),

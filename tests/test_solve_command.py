@@ -22,7 +22,7 @@ from strategies import draw
 from test_certificates import with_every_status
 
 from geomix_app.cli import main
-from geomix_core import results
+from geomix_core import formats, results
 from geomix_core.logits import solve_logits
 from geomix_core.result_files import EXTENSIONS, read
 
@@ -272,6 +272,13 @@ def test_a_killed_run_leaves_no_output_and_goes_on(tmp_path: Path) -> None:
             assert running.poll() is None, "it ended before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
+        os.kill(running.pid, signal.SIGSTOP)  # under way for as long as it is looked at
+        for options in ([], ["--resume"]):
+            before = partial.read_bytes()
+            second = invoke(*command[1:], "--out", out, *options)
+            assert second.exit_code == 2
+            assert f"out.csv is being written by process {running.pid} on " in second.stderr
+            assert partial.read_bytes() == before
         os.kill(running.pid, signal.SIGKILL)
     finally:
         running.kill()
@@ -281,7 +288,7 @@ def test_a_killed_run_leaves_no_output_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Going on after" in done.stderr
-    assert not partial.exists()
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.csv"]
     assert read(out)["row"] == list(range(600))
     checked = invoke("verify", out, tmp_path / "theta.npy", tmp_path / "target.npy")
     assert checked.exit_code == 0, checked.output
@@ -309,6 +316,19 @@ def test_verify_refuses_what_are_no_results(pair: Path) -> None:
     result = invoke("verify", pair, pair)
     assert result.exit_code == 2
     assert ".csv, .json, .parquet" in result.stderr
+
+
+def test_verify_survives_a_parquet_file_that_ends_its_reader(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.parquet"
+    assert invoke("solve", pair, "--out", out).exit_code == 0
+    assert invoke("verify", out, pair).exit_code == 0
+    (tmp_path / "child.py").write_text("import os; os.abort()")
+    monkeypatch.setattr(formats, "_CHILD", tmp_path / "child.py")
+    result = invoke("verify", out, pair)
+    assert result.exit_code == 2
+    assert "out.parquet is damaged" in result.stderr
 
 
 # --- inspect -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import streamlit as st
 
 from geomix_app import compute, state
 from geomix_app.explorer.data import PANELS, STRIP, Mark, Row, Runs, Scene, pack
-from geomix_app.explorer.sampling import Samples, reaching
+from geomix_app.explorer.sampling import Samples
 from geomix_app.explorer.sentences import SINGLE, Sentences
 from geomix_app.figures.style import HELPER
 from geomix_app.figures.tokens import token_label
@@ -94,7 +94,7 @@ def scene(view: View, panels: Sequence[str] = PANELS, parts: Parts | None = None
     index = [int(i) for i in top_tokens(row.batch, parts.tokens)]
     learns = pair.covered and (parts.choices or any(p in OF_LEARNING for p in panels))
     lies_between = not pair.disjoint and set(panels) != {"pair"}
-    samples, logarithmic = _samples(view, learns) if lies_between else (None, False)
+    samples = _samples(view, learns) if lies_between else None
     family = compute.family(row.key, row.batch) if lies_between else None
     signal = compute.signal(row.key, view.weights, row.batch) if learns else None
     named = [html.unescape(token_label(row.tokens[i], 14)) for i in index]
@@ -111,7 +111,6 @@ def scene(view: View, panels: Sequence[str] = PANELS, parts: Parts | None = None
         log_theta=log_theta,
         log_target=log_target,
         samples=samples,
-        logarithmic=logarithmic,
         marks=marks,
         maxima=[(m.alpha, m.value, m.sign) for m in signal.snr.maxima[0]] if signal else [],
         chernoff=family.chernoff if family and family.alpha_kl is not None else None,
@@ -136,13 +135,12 @@ def scene(view: View, panels: Sequence[str] = PANELS, parts: Parts | None = None
     )
 
 
-def _samples(view: View, learns: bool) -> tuple[Samples, bool]:
+def _samples(view: View, learns: bool) -> Samples:
     row = view.row
-    if not learns:
-        return compute.family_samples(row.key, row.batch), False
-    reach, logarithmic = compute.reach(row.key, view.weights, row.batch)
-    reach = reaching(reach, view.scenario.eta)
-    return compute.samples(row.key, view.weights, reach, row.batch), logarithmic
+    found: Samples = (
+        compute.samples(row.key, view.weights, row.batch) if learns else compute.family_samples(row.key, row.batch)
+    )
+    return found
 
 
 def _marks(view: View, parts: Parts, family: compute.Family | None, signal: compute.Signal | None) -> list[Mark]:
@@ -198,7 +196,7 @@ def _notes(view: View, samples: Samples | None, signal: compute.Signal | None, l
     if signal is None:
         mass = percent(1 - view.pair.theta_mass, 3)
         return dict.fromkeys(OF_LEARNING, runs(view.text.html("notice.uncovered", mass=mass)))
-    if samples.table is None:
+    if samples.atoms is None:
         status = signal.snr.status[0]
         status = Status.OUT_OF_RANGE if status in SINGLE else status
         return dict.fromkeys(OF_LEARNING, runs(view.text.html(f"status.{status}")))

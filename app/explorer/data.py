@@ -10,9 +10,9 @@ arrays. The header, by key:
     language    for the lang attribute
     arrays      {name: [dtype, first byte, [shape]]}
     curves      {name: [encoding, scale]}: `curves.name` `[A]` over `alpha`; linear y, log exp(y), sinh scale·sinh(y)
-    table       {unit, bend, harm} of `table.values` `[A, T]` over `table.alpha` and `table.t` (`ProgressTable`), which
-                ends at exp(`table.end`) over `table.ends`
-    best        as curves, over `table.alpha`: exact_step, exact_gain
+    progress    {unit, harm, slope} of exact progress as a sum over `atoms.theta`, `.target`, `.gap`, `.ell` and, unless
+                it is ℓ, `.reward`, each `[K]` (`sampling.Atoms`); null where nothing can be learned. Below −harm units
+                it is written as a bound
     order       how many samples Lagrange's polynomial takes (`sampling.interpolate`)
     axis        {reach, log} of η
     tokens      names of the tokens, in the order of `tokens.theta`, `tokens.target` (log-probabilities)
@@ -31,7 +31,8 @@ arrays. The header, by key:
     notes       {panel: runs}: why a panel has nothing to draw
     remarks     {panel: runs}: what must be said beside its drawing
     panels      names of the panels, in reading order
-    parts       {track, strip}: whether they are shown; below: pixels that the page needs below the explorer
+    parts       {track, strip}: whether they are shown; below: pixels that the page needs below the explorer; largest:
+                of its type, in pixels, where it may be larger than on a page
     symbols     {name: {runs, light, dark, dash, shape}} from `notation`
     words       {name: runs}; spoken: {name: text with {placeholders}} for screen readers
     look        {helper}: the grey of helper lines
@@ -51,12 +52,15 @@ from typing import Any
 
 import numpy as np
 
-from geomix_app.explorer.sampling import HARM, ORDER, Curve, Samples
+from geomix_app.explorer.sampling import ORDER, Curve, Samples, reaching
 from geomix_app.notation import SYMBOLS, runs
 
-VERSION = 2
+VERSION = 3
 LIMIT = 1_000_000
 """Bytes that a message may have."""
+
+HARM = 6
+"""Units of progress: an update that loses more than so many has no number."""
 
 Runs = Sequence[tuple[str, int]]
 
@@ -153,7 +157,6 @@ class Scene:
     log_theta: np.ndarray
     log_target: np.ndarray
     samples: Samples | None
-    logarithmic: bool
     marks: Sequence[Mark]
     maxima: Sequence[tuple[float, float, int]]
     chernoff: float | None
@@ -208,14 +211,13 @@ def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _header(scene: Scene) -> dict[str, Any]:
     samples = scene.samples
-    table = samples.table if samples else None
+    atoms = samples.atoms if samples else None
     return {
         "language": scene.language,
         "curves": _codes(samples.curves) if samples else {},
-        "best": _codes(samples.best) if samples else {},
-        "table": {"unit": table.unit, "bend": table.bend, "harm": HARM} if table else None,
+        "progress": {"unit": atoms.unit, "harm": HARM, "slope": atoms.slope} if atoms else None,
         "order": ORDER,
-        "axis": {"reach": samples.reach, "log": scene.logarithmic} if samples else None,
+        "axis": {"reach": reaching(samples.reach, scene.eta), "log": samples.logarithmic} if samples else None,
         "tokens": list(scene.tokens),
         "marks": [{"symbol": m.symbol, "alpha": m.alpha} for m in scene.marks],
         "maxima": [list(m) for m in scene.maxima],
@@ -269,13 +271,11 @@ def _sampled(samples: Samples | None) -> dict[str, np.ndarray]:
         return {}
     blocks = {"alpha": _floats(samples.alpha)}
     blocks |= {f"curves.{name}": _floats(curve.values) for name, curve in samples.curves.items()}
-    table = samples.table
-    if table is not None:
-        blocks |= {"table.alpha": _floats(table.alpha), "table.t": _floats(table.t)}
-        blocks |= {"table.ends": _floats(table.ends.nodes), "table.end": _floats(table.ends.values)}
-        # Encoded progress lies between −asinh(HARM) and asinh(1), where single precision is 1e-7.
-        blocks["table.values"] = np.ascontiguousarray(table.values, "<f4")
-        blocks |= {f"best.{name}": _floats(curve.values) for name, curve in samples.best.items()}
+    atoms = samples.atoms
+    if atoms is not None:
+        columns = {"theta": atoms.theta, "target": atoms.target, "gap": atoms.gap, "ell": atoms.ell}
+        columns |= {} if np.array_equal(atoms.reward, atoms.ell) else {"reward": atoms.reward}
+        blocks |= {f"atoms.{name}": _floats(column) for name, column in columns.items()}
     return blocks
 
 
@@ -293,7 +293,7 @@ def _formats(scene: Scene) -> dict[str, tuple[str, int]]:
     divergences = _decimals(largest("delta", "kl_to_theta", "kl_to_target"))
     found |= dict.fromkeys(("delta", "kl_to_theta", "kl_to_target", "chernoff", "log_partition"), divergences)
     found["snr"] = _decimals(largest("snr"))
-    unit = scene.samples.table.unit if scene.samples and scene.samples.table else 1.0
+    unit = scene.samples.atoms.unit if scene.samples and scene.samples.atoms else 1.0
     gains = ("progress", "quadratic", "exact_gain", "worst", "ceiling")
     found |= dict.fromkeys(gains, _decimals(unit))
     return found

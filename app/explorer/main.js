@@ -102,7 +102,7 @@ class Explorer {
     this.width = this.root.clientWidth;
     this.tall = window.innerHeight;
     // An explorer beside something else on the page keeps the page's size of type.
-    this.unit = clamp(this.width / (this.model.parts.share ?? 1) / 74, 12.5, 22);
+    this.unit = clamp(this.width / (this.model.parts.share ?? 1) / 74, 12.5, this.model.parts.largest ?? 22);
     this.root.style.fontSize = `${this.unit}px`;
     this.root.classList.toggle("narrow", this.width < 760 * (this.model.parts.share ?? 1));
     this.root.style.setProperty("--panel", `${Math.round(this.panelHeight())}px`);
@@ -307,13 +307,13 @@ class Explorer {
     handle.setAttribute("aria-valuetext", fill(this.model.spoken.spoken_eta_at, values));
   }
 
-  // A quantity as a person reads it; harm beyond the table is below a bound.
+  // A quantity as a person reads it; harm of many ceilings is below a bound.
   written(quantity, point) {
-    const { formats, table, scalars } = this.model;
+    const { formats, progress, scalars } = this.model;
     const value = point[quantity];
-    if (value === -Infinity && table && ["progress", "share", "worst"].includes(quantity)) {
-      const bound = -table.harm * table.unit;
-      return `< ${write(formats[quantity], quantity === "share" ? bound / scalars.ceiling : bound)}`;
+    if (progress && ["progress", "share", "worst"].includes(quantity)) {
+      const bound = (-progress.harm * progress.unit) / (quantity === "share" ? scalars.ceiling : 1);
+      if (value < bound) return `< ${write(formats[quantity], bound)}`;
     }
     return write(formats[quantity], value);
   }

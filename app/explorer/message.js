@@ -1,7 +1,9 @@
-// The explorer is one ES module, put together from the files that component.py lists. It draws what Python computed:
-// its only mathematics is interpolation, and the exponential of the top tokens. data.py documents the message.
+// The explorer is one ES module, put together from the files that component.py lists. It draws what Python computed: its
+// only mathematics is interpolation along α, q of the top tokens, and exact progress, a sum over atoms. data.py documents
+// the message.
 
-const VERSION = 2;
+const VERSION = 3;
+const HUGE = 1e300; // tilts are clamped there, as in tilts.py
 
 function decode(data) {
   const bytes = data.slice(); // an own buffer, so that arrays are aligned
@@ -73,16 +75,13 @@ class Model {
     if ("ess" in found) found.hundred = 100 * found.ess;
     if ("snr" in found && most) found.snr_share = Math.abs(found.snr) / most;
     if (this.watched !== null) found.watched = Math.exp(this.mixture(alpha, found.log_partition)[this.watched]);
-    if (this.table) {
-      const row = this.progressRow(alpha);
-      found.row = row;
-      found.progress = this.progress(row, eta);
+    if (ceiling && "exact_gain" in found) found.gain_share = found.exact_gain / ceiling;
+    if (this.progress) {
+      found.tilts = this.tilts(alpha);
+      found.progress = this.gain(found.tilts, eta);
       found.quadratic = this.quadratic(found, eta);
-      found.worst = this.worst(row);
+      found.worst = this.worst(found.tilts);
       if (ceiling) found.share = found.progress / ceiling;
-      const best = stencil(this.a["table.alpha"], alpha, this.order);
-      for (const name in this.best) found[name] = decoded(weighted(this.a[`best.${name}`], best), this.best[name]);
-      if (ceiling && "exact_gain" in found) found.gain_share = found.exact_gain / ceiling;
     }
     return found;
   }
@@ -92,33 +91,43 @@ class Model {
     return decoded(weighted(this.a[`curves.${name}`], along), this.curves[name]);
   }
 
-  // Exact progress along η at one α, to be read by `progress`.
-  progressRow(alpha) {
-    const columns = this.a["table.t"].length;
-    const along = stencil(this.a["table.alpha"], alpha, this.order);
-    const values = new Float64Array(columns);
-    for (let i = 0; i < columns; i++) values[i] = weighted(this.a["table.values"], along, columns, i);
-    const ends = stencil(this.a["table.ends"], alpha, this.order);
-    return { values, end: Math.exp(weighted(this.a["table.end"], ends)) };
+  // Tilts h of the atoms at one α, and their means: what `gain` is made of.
+  tilts(alpha) {
+    const atoms = (name) => this.a[`atoms.${name}`];
+    const [theta, target, gap, ell] = ["theta", "target", "gap", "ell"].map(atoms);
+    const reward = atoms("reward") ?? ell;
+    const logZ = this.curve("log_partition", alpha);
+    const { slope } = this.progress;
+    const h = new Float64Array(theta.length);
+    let [mean, aim, signal, low, high] = [0, 0, 0, Infinity, -Infinity];
+    for (let k = 0; k < h.length; k++) {
+      h[k] = reward[k] * Math.min(Math.exp(slope * ((1 - alpha) * ell[k] - logZ)), HUGE);
+      mean += theta[k] * h[k];
+      aim += target[k] * h[k];
+      signal += gap[k] * h[k];
+      low = Math.min(low, h[k]);
+      high = Math.max(high, h[k]);
+    }
+    return { h, mean, aim, signal, high, reach: Math.max(high - mean, mean - low) };
   }
 
-  progress({ values, end }, eta) {
-    const { unit, bend } = this.table;
-    const t = Math.asinh((eta / end) * Math.sinh(bend)) / bend;
-    if (t > 1) return -Infinity;
-    return unit * Math.sinh(weighted(values, stencil(this.a["table.t"], t, this.order)));
+  // Exact progress, ηE_t[h] − log E_θ[exp(ηh)]; where ηh is small, ηΦ₁ − log E_θ[exp(η(h − E_θ h))] keeps its digits.
+  gain({ h, mean, aim, signal, high, reach }, eta) {
+    const theta = this.a["atoms.theta"];
+    let sum = 0;
+    if (eta * reach <= 1) {
+      for (let k = 0; k < h.length; k++) sum += theta[k] * Math.expm1(eta * (h[k] - mean));
+      return eta * signal - Math.log1p(sum);
+    }
+    const top = eta * high;
+    for (let k = 0; k < h.length; k++) sum += theta[k] * Math.exp(eta * h[k] - top);
+    const found = eta * aim - top - Math.log(sum);
+    return Number.isNaN(found) ? -Infinity : found; // of two infinities
   }
 
   // The lower of the progress at both ends of the range of η: progress is concave between them.
-  worst(row) {
-    return Math.min(...this.range.map((eta) => this.progress(row, eta)));
-  }
-
-  // The exact optimum's gain at any α; none where it is infinite.
-  gain(alpha) {
-    if (!("exact_gain" in this.best)) return NaN;
-    const along = stencil(this.a["table.alpha"], alpha, this.order);
-    return decoded(weighted(this.a["best.exact_gain"], along), this.best.exact_gain);
+  worst(tilts) {
+    return Math.min(...this.range.map((eta) => this.gain(tilts, eta)));
   }
 
   quadratic({ phi1, phi2 }, eta) {

@@ -383,7 +383,7 @@ class SnrPanel extends AlphaPanel {
 
 // The range of every axis of progress: some harm, the ceiling, and what the quadratic promises beyond it.
 function progressRange(model, lowest = 0) {
-  const { unit, harm } = model.table;
+  const { unit, harm } = model.progress;
   let tallest = unit;
   for (let i = 0; i <= 40; i++) {
     const snr = model.curve("snr", i / 40);
@@ -391,6 +391,11 @@ function progressRange(model, lowest = 0) {
   }
   return [Math.max(Math.min(-0.42 * unit, 1.3 * lowest), -harm * unit), 1.2 * tallest];
 }
+
+const EFFORT = 1.5e5; // exponentials that one curve of progress may take in a frame
+
+// How many points a curve of progress has.
+const fineness = (model, most) => clamp(Math.round(EFFORT / model.a["atoms.theta"].length), 60, most);
 
 // Progress along α: what the two panels below share.
 class GainPanel extends AlphaPanel {
@@ -408,7 +413,7 @@ class GainPanel extends AlphaPanel {
 
   // Progress at one η all along α.
   at(eta) {
-    return (alpha) => this.model.progress(this.model.progressRow(alpha), eta);
+    return (alpha) => this.model.gain(this.model.tilts(alpha), eta);
   }
 
   height(value) {
@@ -426,10 +431,10 @@ class WorstPanel extends GainPanel {
 
   layout(width, height) {
     const u = this.app.unit;
-    const { range, symbols, formats, marks, table } = this.model;
+    const { range, symbols, formats, marks, progress } = this.model;
     const best = marks.find((mark) => mark.symbol === "alpha_wald")?.alpha;
-    const row = best === undefined ? null : this.model.progressRow(best);
-    const lowest = row ? this.model.worst(row) : 0;
+    const there = best === undefined ? null : this.model.tilts(best);
+    const lowest = there ? this.model.worst(there) : 0;
     this.frameGain(width, height, { lowest });
     range.forEach((eta) => {
       const f = this.at(eta);
@@ -438,15 +443,15 @@ class WorstPanel extends GainPanel {
       path.style.opacity = 0.55;
       this.nameEnd(f, eta, u, best);
     });
-    const worst = this.through((alpha) => this.model.worst(this.model.progressRow(alpha)));
+    const worst = this.through((alpha) => this.model.worst(this.model.tilts(alpha)));
     this.stroke(svg("path", { d: worst }, this.curves), "alpha_wald", 3);
-    if (row && lowest > -Infinity) {
+    if (there && lowest > -Infinity) {
       const [x, y] = [this.x(best), this.height(lowest)];
       this.shape("alpha_wald", { x, y });
       const anchor = best > 0.75 ? "end" : best < 0.25 ? "start" : "middle";
       const text = [...symbols.alpha_wald.runs, [` = ${write(formats.alpha, best)}`, 0]];
       // Above the peak, unless the ceiling or the curve of the other end is there.
-      const others = [table.unit, ...range.map((eta) => this.model.progress(row, eta))].map((v) => y - this.height(v));
+      const others = [progress.unit, ...range.map((eta) => this.model.gain(there, eta))].map((v) => y - this.height(v));
       const crowded = others.some((gap) => gap > 1 && gap < 2.3 * u);
       this.label(x, y + (crowded ? 1.9 : -0.9) * u, text, "alpha_wald", anchor, this.live);
     }
@@ -465,14 +470,14 @@ class WorstPanel extends GainPanel {
   }
 
   through(f) {
-    const count = 161;
+    const count = fineness(this.model, 161);
     return lineThrough(Array.from({ length: count }, (_, i) => [this.x(i / (count - 1)), this.height(f(i / (count - 1)))]));
   }
 
   values({ alpha, worst }) {
-    const row = this.model.progressRow(alpha);
+    const tilts = this.model.tilts(alpha);
     const ends = this.model.range.map((eta) =>
-      ["here", "progress", this.model.progress(row, eta), [[`η = ${write(["number", 1], eta)}`, 0]]]);
+      ["here", "progress", this.model.gain(tilts, eta), [[`η = ${write(["number", 1], eta)}`, 0]]]);
     return [["alpha_wald", "worst", worst, this.model.words.worst], ...ends];
   }
 
@@ -493,16 +498,16 @@ class SlicePanel extends GainPanel {
     this.titled("title_slice");
     if (!this.svg) return;
     this.key("progress", "line", this.model.words.at_eta);
-    if ("exact_gain" in this.model.best) this.key("exact_gain", "line", this.model.words.best_eta);
+    if (this.model.has("exact_gain")) this.key("exact_gain", "line", this.model.words.best_eta);
   }
 
   layout(width, height) {
     // As low as its neighbour, whose axis has a handle: then both have one vertical axis.
     this.frameGain(width, height, { bottom: 2.5 });
-    if ("exact_gain" in this.model.best) this.graph((alpha) => this.model.gain(alpha), "exact_gain", 2.4);
+    if (this.model.has("exact_gain")) this.graph((alpha) => this.model.curve("exact_gain", alpha), "exact_gain", 2.4);
     this.slice = this.stroke(svg("path", {}, this.curves), "progress", 3.4);
-    const count = 120;
-    this.rows = Array.from({ length: count + 1 }, (_, i) => [this.x(i / count), this.model.progressRow(i / count)]);
+    const count = fineness(this.model, 120);
+    this.along = Array.from({ length: count + 1 }, (_, i) => [this.x(i / count), this.model.tilts(i / count)]);
     this.mark = this.dot("progress", 0.5);
     this.drawn = undefined;
   }
@@ -518,7 +523,7 @@ class SlicePanel extends GainPanel {
     this.said?.update(point);
     this.moveLine(point);
     if (this.drawn !== point.eta) {
-      const points = this.rows.map(([x, row]) => [x, this.height(this.model.progress(row, point.eta))]);
+      const points = this.along.map(([x, tilts]) => [x, this.height(this.model.gain(tilts, point.eta))]);
       this.slice.setAttribute("d", lineThrough(points));
       this.drawn = point.eta;
     }
@@ -571,7 +576,7 @@ class ProgressPanel extends Panel {
     }
     this.quadratic = this.stroke(svg("path", {}, this.curves), "second_order", 2.6);
     this.exact = this.stroke(svg("path", {}, this.curves), "progress", 3.4);
-    const count = clamp(Math.round((this.right - this.left) / 3), 80, 240);
+    const count = fineness(this.model, clamp(Math.round((this.right - this.left) / 3), 80, 240));
     this.etas = Array.from({ length: count + 1 }, (_, i) => {
       const x = this.left + ((this.right - this.left) * i) / count;
       return [x, Math.max(this.x.invert(x), 0)];
@@ -626,7 +631,7 @@ class ProgressPanel extends Panel {
     const here = this.app.point;
     const lines = [
       this.told("eta", "eta", eta),
-      this.told("progress", "progress", this.model.progress(here.row, eta), words.exact),
+      this.told("progress", "progress", this.model.gain(here.tilts, eta), words.exact),
       this.told("second_order", "quadratic", this.model.quadratic(here, eta)),
     ];
     return { x, y, lines, line: `M${pixel(x)} ${this.top}V${this.bottom}` };
@@ -634,7 +639,6 @@ class ProgressPanel extends Panel {
 
   update(point) {
     this.said?.update(point);
-    const { row } = point;
     const [above, below] = [this.top - 60, this.bottom + 60];
     const height = (value) => (value === -Infinity ? below : clamp(this.y(value), above, below));
     const exact = [];
@@ -643,7 +647,7 @@ class ProgressPanel extends Panel {
     for (const [x, eta] of this.etas) {
       // Once below the frame it stays there: progress is concave.
       if (!gone) {
-        const y = height(this.model.progress(row, eta));
+        const y = height(this.model.gain(point.tilts, eta));
         exact.push([x, y]);
         gone = y >= below && exact.length > 1;
       }

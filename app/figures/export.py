@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from geomix_app.figures.style import Style
 from geomix_core.curves import ExpansionError, FamilyCurves, Path, ProgressMap, SignalCurves, StepCurves
-from geomix_core.reports import RowReport
+from geomix_core.lab import Played, Trial
 from geomix_core.summary import RatioHistogram
 
 
@@ -158,13 +158,39 @@ def tokens(index: np.ndarray, names: Sequence[str], probabilities: Mapping[str, 
     }
 
 
-def rows(reports: Sequence[RowReport]) -> Columns:
-    """α of each row by both criteria, and how far apart its policies are."""
+def rows(table: Mapping[str, Sequence[Any]]) -> Columns:
+    """α of each row by every criterion, and how far apart its policies are, of a table of results."""
+    names = {"row": "row", "kl_target_theta": "kl_target_theta_nats"}
+    alphas = ("alpha_kl", "alpha_snr", "alpha_wald")
+    return {column: table[name] for name, column in {**names, **{a: a for a in alphas}}.items()}
+
+
+def trials(measured: Sequence[Trial]) -> Columns:
+    """One line a repetition of the sampling lab."""
+    repetitions = [len(t.progress) for t in measured]
+    about = {"samples_of": "proposal", "N": "samples", "estimator": "estimator", "eta": "step"}
     return {
-        "row": [r.row for r in reports],
-        "kl_target_theta_nats": [r.kl_target_theta for r in reports],
-        "alpha_kl": [r.alpha_kl for r in reports],
-        "alpha_snr": [r.alpha_snr for r in reports],
+        **{column: np.repeat([getattr(t, name) for t in measured], repetitions) for column, name in about.items()},
+        "repetition": np.concatenate([np.arange(1, n + 1) for n in repetitions]),
+        "progress_nats": np.concatenate([t.progress for t in measured]),
+        "share_of_kl": np.concatenate([t.progress / t.ceiling for t in measured]),
+    }
+
+
+def moved(repetition: Played, at: int, names: Sequence[str], target: np.ndarray) -> Columns:
+    """The watched tokens of one repetition after some of its samples."""
+    drawn = [int((repetition.token[:at] == token).sum()) for token in repetition.watched]
+    policies = {"theta": repetition.policies[0], "target": target, "updated": repetition.policies[at]}
+    return {**tokens(repetition.watched, names, policies), "drawn": drawn}
+
+
+def played(repetition: Played, ceiling: float) -> Columns:
+    """Progress of one repetition after each sample, and the token drawn; none at first."""
+    return {
+        "samples": np.arange(len(repetition.progress)),
+        "token_id": [None, *repetition.token.tolist()],
+        "progress_nats": repetition.progress,
+        "share_of_kl": repetition.progress / ceiling,
     }
 
 

@@ -23,8 +23,9 @@ def table(view: View) -> None:
             format_func=words,
             required=True,
         )
+        columns = ["token", "theta", "target"] + (["reference"] if scenario.own_reference else [])
         edited = st.data_editor(
-            pd.DataFrame([(r.token, r.theta, r.target) for r in scenario.table], columns=["token", "theta", "target"]),
+            pd.DataFrame([[getattr(r, c) for c in columns] for r in scenario.table], columns=columns),
             num_rows="dynamic",
             hide_index=True,
             key="editor_table",
@@ -34,6 +35,9 @@ def table(view: View) -> None:
                 ),
                 "theta": st.column_config.NumberColumn(view.text.plain("page.policies.column_theta"), required=True),
                 "target": st.column_config.NumberColumn(view.text.plain("page.policies.column_target"), required=True),
+                "reference": st.column_config.NumberColumn(
+                    view.text.plain("page.policies.column_reference"), required=True
+                ),
             },
         )
         if st.form_submit_button(words("apply"), type="primary"):
@@ -42,9 +46,7 @@ def table(view: View) -> None:
 
 def _apply(view: View, edited: pd.DataFrame, kind: str) -> None:
     """Show the table's policies if there are any in it; otherwise say why not, and keep the scenario."""
-    rows = tuple(
-        TableRow(str(token), _number(theta), _number(target)) for token, theta, target in edited.itertuples(index=False)
-    )
+    rows = tuple(TableRow(str(token), *map(_number, weights)) for token, *weights in edited.itertuples(index=False))
     if not 1 <= len(rows) <= MAX_TABLE_ROWS:
         st.error(view.text("error.table_size", limit=MAX_TABLE_ROWS, found=len(rows)))
         return

@@ -5,7 +5,7 @@ import streamlit as st
 from geomix_app import state
 from geomix_app.shell import View, plain
 
-WAYS = {"learn": "geodesic", "explore": "choosing", "validate": "validate"}
+WAYS = {"learn": "derivation", "explore": "choosing", "validate": "validate"}
 """The ways in, and the page that each leads to."""
 
 ICONS = {"learn": ":material/school:", "explore": ":material/explore:", "validate": ":material/fact_check:"}

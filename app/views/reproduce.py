@@ -15,19 +15,21 @@ from geomix_app.figures.style import Style
 from geomix_app.notation import markdown
 from geomix_app.scenario import UPLOAD
 from geomix_app.shell import View
+from geomix_core.results import Plan
 from geomix_core.scenarios import real_rows
 
 _OPEN = "reproduce"
 
 
-def show(view: View) -> None:
-    """At the foot of an Explore page, after all that it shows."""
-    _block(view.text, view.name, lambda: snippets.page(view.name, view.scenario, _facts(view), view.text))
+def show(view: View, lab: snippets.Lab | None = None) -> None:
+    """At the foot of an Explore page, after all that it shows; `lab` is what the sampling lab measures."""
+    _block(view.text, view.name, lambda: snippets.page(view.name, view.scenario, _facts(view, lab), view.text))
 
 
-def show_rows(text: Catalogue) -> None:
+def show_rows(text: Catalogue, plan: Plan) -> None:
     """The same on the Validate page."""
-    _block(text, "validate", lambda: snippets.rows(state.upload_files(), state.weights(), text))
+    facts = snippets.Facts(0, state.upload_files(), _roles(), plan.kind)
+    _block(text, "validate", lambda: snippets.rows(facts, plan, text))
 
 
 def _block(text: Catalogue, name: str, write: Callable[[], str]) -> None:
@@ -107,16 +109,25 @@ def _csv(columns: Callable[[], export.Columns]) -> str:
     return export.to_csv(columns())
 
 
-def _facts(view: View) -> snippets.Facts:
-    pair = state.upload() if view.scenario.source == UPLOAD else None
-    rows = real_rows().theta if pair is None else pair.theta
+def _roles() -> tuple[tuple[str, str], ...]:
+    """Which array is which, where the reader chose it."""
+    brought = state.found()
+    return tuple(brought.roles.items()) if brought is not None and brought.assigned_by == "reader" else ()
+
+
+def _facts(view: View, lab: snippets.Lab | None = None) -> snippets.Facts:
+    data = state.upload() if view.scenario.source == UPLOAD else None
+    rows = len(real_rows().theta) if data is None else len(data)
     maxima = compute.signal(view.row.key, view.weights, view.row.batch).snr.maxima[0] if view.pair.covered else ()
     return snippets.Facts(
-        row=min(view.scenario.row, len(rows) - 1),
-        files=() if pair is None else state.upload_files(),
-        own_reference=pair is not None and pair.reference is not None,
+        row=min(view.scenario.row, rows - 1),
+        files=() if data is None else state.upload_files(),
+        roles=() if data is None else _roles(),
+        kind="logits" if data is None else data.kind,
+        own_reference=view.scenario.own_reference or (data is not None and data.pair.reference is not None),
         disjoint=view.pair.disjoint,
         covered=view.pair.covered,
         shares=bool(maxima) and 0 < maxima[0].value < inf and 0 < view.pair.kl_target_theta < inf,
         claims=tuple(dict.fromkeys(state.shown().claims)),
+        lab=lab,
     )

@@ -14,6 +14,8 @@ Where things are:
     bench         what several claims need of one batch, computed once
     listing       the document's algorithms as it gives them; work: counting instead of timing
     search        find_counterexample; shrink: the fewest tokens and roundest numbers
+    own           a claim of one's own: expressions reads it, quantities says what it may speak of
+    ledger        how often each claim held in the census, and the smallest policies that break it
     words         statements in both languages, from words.toml; rows: a claim over rows that were solved before
 """
 

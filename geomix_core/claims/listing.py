@@ -16,17 +16,18 @@ def solve_kl_symmetry(pi_theta: Tensor, pi_t: Tensor, eps: float = 1e-6) -> Tens
     `binary_search`, which the document does not define, is bisection until the interval is shorter than eps.
     """
 
-    def geometric_mean(alpha: Tensor) -> Tensor:
-        log_q = alpha[:, None] * torch.log(pi_theta + 1e-10) + (1 - alpha[:, None]) * torch.log(pi_t + 1e-10)
-        return torch.softmax(log_q, dim=-1)
-
-    log_ratio = torch.log(pi_t + eps) - torch.log(pi_theta + eps)
     low, high = torch.zeros_like(pi_theta[:, 0]), torch.ones_like(pi_theta[:, 0])
     while (high - low).max() > eps:
         middle = (low + high) / 2
-        rising = (geometric_mean(middle) * log_ratio).sum(dim=-1) > 0
+        rising = objective(pi_theta, pi_t, middle, eps) > 0
         low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
     return (low + high) / 2
+
+
+def objective(pi_theta: Tensor, pi_t: Tensor, alpha: Tensor, eps: float = 1e-6) -> Tensor:
+    """What the listing of §6.2 takes for Δ(α), nats `[B]`: a mean of log ratios with eps inside the logarithms."""
+    log_q = alpha[:, None] * torch.log(pi_theta + 1e-10) + (1 - alpha[:, None]) * torch.log(pi_t + 1e-10)
+    return (torch.softmax(log_q, dim=-1) * (torch.log(pi_t + eps) - torch.log(pi_theta + eps))).sum(dim=-1)
 
 
 def golden_section(function: Callable[[Tensor], Tensor], rows: Tensor, tolerance: float = 1e-6) -> tuple[Tensor, int]:

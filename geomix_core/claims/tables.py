@@ -15,6 +15,7 @@ Counts = tuple[int, ...]
 SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 50, 100, 200, 500, 1000, *(10**k for k in range(4, 10)))
 """Largest weight, in turn, that rounding allows."""
 
+ALPHABET = 26
 FEWEST = 2
 """One token is one policy: nothing to compare."""
 
@@ -30,6 +31,11 @@ class Table:
     @property
     def tokens(self) -> int:
         return len(self.theta)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Names for the tokens: A, B, C, …, numbers where there are too many."""
+        return tuple(chr(ord("A") + i) if self.tokens <= ALPHABET else str(i + 1) for i in range(self.tokens))
 
     @property
     def policies(self) -> tuple[Counts, ...]:

@@ -1,4 +1,4 @@
-"""Every claim in words, in English and Chinese, from words.toml.
+"""Every claim in words, in English and Chinese, from words.toml; what is wrong with one's own, from problems.toml.
 
 words("theorem_4_unique", "zh").says      # the document's statement; .needs, .proof, …
 reason("uncovered", "en")                 # why a claim does not apply to a row
@@ -59,6 +59,13 @@ def reasons() -> tuple[str, ...]:
     return tuple(_entries()[_REASONS][LANGUAGES[0]])
 
 
+def problem(code: str, position: int, values: Mapping[str, str], language: str) -> str:
+    """Why a statement of one's own cannot be read, given what an `ExpressionError` carries. Raises OptionError."""
+    said = _problems()
+    expected = said["expected"][_known(language)].get(values.get("expected", ""), "")
+    return said["problem"][language][code].format_map({**values, "position": position + 1, "expected": expected})
+
+
 def _known(language: str) -> str:
     if language not in LANGUAGES:
         raise OptionError(f"language is {language!r}: expected one of {', '.join(LANGUAGES)}.")
@@ -66,6 +73,14 @@ def _known(language: str) -> str:
 
 
 @cache
+def _problems() -> Mapping[str, Mapping[str, dict[str, str]]]:
+    return _read("problems.toml")
+
+
+@cache
 def _entries() -> Mapping[str, Mapping[str, dict[str, str]]]:
-    found: dict[str, Any] = tomllib.loads((files("geomix_core.claims") / "words.toml").read_text("utf-8"))
-    return found
+    return _read("words.toml")
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((files("geomix_core.claims") / name).read_text("utf-8"))

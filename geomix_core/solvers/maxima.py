@@ -82,6 +82,11 @@ class Objective(Protocol):
 def on_grid(objective: Objective, rows: int, like: Tensor, grid_points: int = GRID) -> tuple[Tensor, Points]:
     """(grid `[A]`, values on it `[B, A]`)."""
     grid = torch.linspace(0, 1, grid_points, dtype=like.dtype, device=like.device)
+    if rows * grid_points * objective.tokens <= CHUNK:
+        # A few small rows: all at once, for one α at a time would cost more in calls than in sums.
+        row = torch.arange(rows, device=like.device).repeat_interleave(grid_points)
+        at = _evaluate(objective, row, grid.repeat(rows))
+        return grid, Points(*(x.reshape(rows, grid_points) for x in (at.value, at.sign, at.slope)))
     step = max(1, CHUNK // objective.tokens)
     chunks = [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
     parts = [[objective(chunk, a.expand(chunk.stop - chunk.start)) for a in grid] for chunk in chunks]

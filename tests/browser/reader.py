@@ -149,7 +149,13 @@ class Reader:
     def go(self, page: str) -> None:
         """Follow the navigation."""
         path = "/" if page == "home" else f"/{page}"
-        self.page.locator(f'[data-testid="stTopNavLink"][href$="{path}"]').click()
+        link = self.page.locator(f'[data-testid^="stTopNav"][href$="{path}"]')
+        for group in self.page.locator('[data-testid="stTopNavSection"]').all():
+            if link.count():
+                break
+            group.click()  # opens the group, and closes the one that was open
+            self.page.locator('[data-testid="stTopNavPopoverBody"]').wait_for()
+        link.click()
         self.page.wait_for_function("path => location.pathname === path", arg=path)
         self.wait()
 
