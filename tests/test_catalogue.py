@@ -85,6 +85,44 @@ def test_values_are_not_taken_for_placeholders() -> None:
     assert catalogue("en").plain("upload.rejected", name="{message}", message="{0}").startswith("{message} ")
 
 
+NUMBER = re.compile(r"(?<![\w.])\d+[.,]\d+|\d{2,}|\d+ ?%")
+SETTINGS = {
+    "notice.smooth_now": {"0.001"},  # what the button sets
+    "lab.defensive": {"90", "10"},  # what the distribution is
+    "page.lab.about_defensive": {"10"},
+    "tail.determined_says": {"0.01"},  # the width that is asked for
+    "page.claims.census_interval": {"95"},
+    "page.lab.column_needed_between": {"95"},
+    "page.lab.column_factor_between": {"95"},
+    "explorer.says_kls_both": {"100"},  # "of 100 samples, so many"
+    "explorer.says_kls_target": {"100"},
+    "explorer.says_kls_theta": {"100"},
+    "page.validate.example_says": {"135"},  # names
+    "page.validate.mixture_help": {"32"},
+    "page.validate.crosscheck_result": {"64"},
+}
+"""Numbers that a text may have: settings, levels of confidence, names. No measured one is among them."""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_measured_number_stands_in_a_text(language: str) -> None:
+    """Sections apart, what a reader is told in numbers comes from the core when the page is made."""
+
+    def numbers(raw: str) -> set[str]:
+        left = re.sub(r"\{\w+\}|§\d+(?:\.\d+)?(?:[–-]\d+(?:\.\d+)?)?|<[^>]+>", "", raw)
+        return {n.rstrip(" %") for n in NUMBER.findall(left)}
+
+    told = entries(language)
+    for key, raw in told.items():
+        claim, _, field = key.rpartition(".")
+        if field in ("says", "test", "needs", "proof") and key.startswith("claim."):
+            continue  # the document's words, the tolerance of a test, literature
+        allowed = SETTINGS.get(key, set())
+        if field in ("holds", "fails") and claim.startswith("claim."):
+            allowed = numbers(told[f"{claim}.says"]) | numbers(told[f"{claim}.test"])
+        assert numbers(raw) <= allowed, (key, raw)
+
+
 # --- what the code asks for --------------------------------------------------------------------------------------
 
 SCREEN = sorted([*ROOT.glob("app/**/*.py"), *ROOT.glob("pages/*.py")])
@@ -335,7 +373,9 @@ def test_every_finding_is_told_in_numbers(language: str) -> None:
         ("section_6_5_off_policy", "ess_at_kl", 0.9486, "94.9 %"),
         ("section_6_5_uniform", "tokens", 152000.0, "152,000"),
         ("section_6_5_uniform", "accepted", 2.351e-5, "0.00235 %"),
-        ("section_7_3_efficiency", "needed", float("inf"), "∞"),
+        ("section_7_3_efficiency", "repetitions", 2048.0, "2,048"),
+        ("section_7_3_efficiency", "doubled", 32.0, "32"),
+        ("section_7_3_efficiency", "gain_error", 2.325e-5, "2.32×10⁻⁵"),
         ("section_7_3_efficiency", "samples", 16.0, "16"),
         ("section_4_2_shortest", "excess", 0.02617, "2.62 %"),
         ("theorem_1", "remainder", 3.757e-8, "3.76×10⁻⁸"),
