@@ -188,7 +188,10 @@ _SHARES = frozenset(
     | {"off_theta", "off_target"}
 )
 _PARAMETERS = frozenset({"found", "listed", "gap", "error"})
-_COUNTS = frozenset({"tokens", "count", "rivals", "maxima", "samples", "coarse", "fine", "claimed", "near", "rows"})
+_COUNTS = frozenset(
+    {"tokens", "count", "rivals", "maxima", "samples", "doubled", "repetitions", "coarse", "fine", "claimed", "near"}
+    | {"rows"}
+)
 _EXACT = frozenset({"low", "high"})
 _GIVEN = frozenset({"eta_low", "eta_high"})
 """Settings, as they were set."""

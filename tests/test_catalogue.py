@@ -92,6 +92,7 @@ SETTINGS = {
     "page.lab.about_defensive": {"10"},
     "tail.determined_says": {"0.01"},  # the width that is asked for
     "page.claims.census_interval": {"95"},
+    "page.claims.study_ratio": {"95"},
     "page.lab.column_needed_between": {"95"},
     "page.lab.column_factor_between": {"95"},
     "explorer.says_kls_both": {"100"},  # "of 100 samples, so many"

@@ -21,7 +21,9 @@ from geomix_core.claims import CLAIMS, Outcome, Setting
 from geomix_core.claims.listing import golden_section
 from geomix_core.divergences import ess_fraction, kl, log_chi2
 from geomix_core.geodesics import e_geodesic, fisher_rao_arc, fisher_rao_distance, m_geodesic, tilted_moments
+from geomix_core.lab.experiment import best_step
 from geomix_core.progress import third_cumulant
+from geomix_core.scenarios import synthetic
 from geomix_core.simplex import simplex_optimum
 from geomix_core.solvers.kl_symmetry import find_roots
 from geomix_core.solvers.snr import find_maxima
@@ -31,6 +33,7 @@ from geomix_core.tilts import LearningSignal, TiltFamily
 GAUSSIAN = PolicyBatch.from_logits(*draw("gaussian", 5, 9, 1))
 NEAR = PolicyBatch.from_logits(*draw("near", 5, 9, 1))
 REFERENCED = PolicyBatch.from_logits(*draw("gaussian", 5, 9, 1), draw_reference(5, 9, 1))
+ZIPF = synthetic("zipf", vocabulary=100, distance=2.0)
 TWO = PolicyBatch.from_probs([0.7, 0.3], [0.4, 0.6])
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -177,6 +180,7 @@ CASES: dict[str, tuple[str, PolicyBatch, Break]] = {
         GAUSSIAN,
         everywhere(find_roots, lambda b: replace(r := find_roots(b), alpha=r.alpha + 1e-2)),
     ),
+    "step of the quadratic": ("section_7_3_efficiency", ZIPF, everywhere(best_step, lambda e: e.quadratic_step())),
 }
 FLIPS_TO_HOLDS = {"closed form of the other convention", "Wald's maximum is SNR's"}
 """Here the document is wrong and the true formula shows it; with the broken one its claim would seem to hold."""

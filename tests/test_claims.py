@@ -307,26 +307,6 @@ def test_composition_by_writing_out_every_sequence() -> None:
     assert found.residual == pytest.approx(abs(float(share - first[top])), rel=1e-9)
 
 
-@TWO_CONVENTIONS
-def test_samples_that_on_policy_needs(weights: str) -> None:
-    """At the number that the claim gives, on-policy's best quadratic gain equals that of q at α_KL with N samples."""
-    batch, exact = one(weights=weights, seed=1)
-    found = CLAIMS["section_7_3_efficiency"].check(batch, Setting(weights=weights, samples=8)).numbers
-
-    def gain(alpha: float, samples: float) -> mp.mpf:
-        q, h, theta = exact.q(alpha), exact.tilt(alpha), exact.theta
-        squares = mp.fsum(p * (1 - p) * x**2 / y for p, x, y in zip(theta, h, q, strict=True))
-        noise = squares - exact.cumulant(alpha, 2)
-        return exact.phi1(alpha) ** 2 / (2 * (exact.cumulant(alpha, 2) + noise / samples))
-
-    assert found["gain"] == pytest.approx(float(gain(found["alpha_kl"], 8)), rel=1e-9)
-    if math.isfinite(found["needed"]):
-        assert found["gain"] == pytest.approx(float(gain(1.0, found["needed"])), rel=1e-9)
-    else:
-        assert float(exact.phi1(1) ** 2 / (2 * exact.cumulant(1, 2))) <= found["gain"]
-    assert found["factor"] == found["needed"] / 8
-
-
 def test_noise_that_knows_no_number_of_samples() -> None:
     batch = gaussian(5)
     few, many = (CLAIMS["section_2_3_noise"].rows(batch, Setting(samples=n)) for n in (4, 400))

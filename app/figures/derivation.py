@@ -65,7 +65,7 @@ def listed_objective(
     # Apart, at the ends, on the side where a falling curve leaves room.
     style.label(figure, 0.0, float(exact[0]), "delta", xanchor="left", xshift=34)
     style.label(
-        figure, 1.0, float(listed[-1]), "second_order", text=named["second_order"][0], xanchor="right", yshift=34
+        figure, 1.0, float(listed[-1]), "second_order", text=named["second_order"][0], xanchor="right", yshift=64
     )
     if roots is not None:
         for symbol, root, position in (("delta", roots[0], "top right"), ("second_order", roots[1], "bottom left")):

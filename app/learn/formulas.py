@@ -85,7 +85,7 @@ def _place(alpha: float | None) -> Value:
 
 def _budget(pen: _Pen, facts: Facts) -> None:
     pen.write(r"y_1,\dots,y_N &\sim <q|q>(y\mid x)\qquad \text{for } <theta>\to<target>")
-    pen.write(r"\text{gain} &\le <ceiling> = <ceiling=most>", most=facts.pair.kl_target_theta)
+    pen.write(r"\text{gain} &\le <ceiling> = <ceiling=most>\ \mathrm{nat}", most=facts.pair.kl_target_theta)
 
 
 def _update(pen: _Pen, facts: Facts) -> None:
@@ -137,7 +137,6 @@ def _theorem_1(pen: _Pen, facts: Facts) -> None:
             second=second,
             left=abs(left),
         )
-        pen.write(r"\alpha &= <=alpha>,\quad \eta = <=eta>", alpha=_place(facts.alpha), eta=facts.eta)
 
 
 def _signal_noise(pen: _Pen, facts: Facts) -> None:
@@ -287,7 +286,8 @@ def _algorithm(pen: _Pen, facts: Facts) -> None:
     found = facts.verdict("section_6_2_stable").numbers
     if found:
         pen.write(
-            r"<second_order|\alpha_{\mathrm{listing}}> &= <second_order=listed>,\qquad <alpha_kl> = <alpha_kl=exact>",
+            r"<second_order=name> &= <second_order=listed>,\qquad <alpha_kl> = <alpha_kl=exact>",
+            name=r"\alpha_{\mathrm{listing}}",
             listed=_place(found["listed"]),
             exact=_place(found["alpha_kl"]),
         )

@@ -71,7 +71,7 @@ STEPS: tuple[Step, ...] = (
         reward=False,
     ),
     Step("comparison", 6, "choosing", ("section_6_5_mixture", "section_6_5_uniform"), proofs=2),
-    Step("summary", 7, "choosing", ("section_7_3_efficiency",), reward=False),
+    Step("summary", 7, "lab", ("section_7_3_efficiency",), reward=False),
 )
 
 BY_NAME = {step.name: step for step in STEPS}

@@ -12,12 +12,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 from geomix_app import compute, shell, state
 from geomix_app.learn.steps import STEPS
-from geomix_app.notation import percent
+from geomix_app.notation import number, percent
 from geomix_app.shell import View
 from geomix_app.views import breaking
 from geomix_core.claims import CLAIMS, Outcome, Setting, Verdict
 from geomix_core.claims.ledger import GROUPS, Record, Share
 from geomix_core.claims.ledger import ledger as known
+from geomix_core.claims.study import CITED, findings
 
 _LEDGER = "ledger"
 FILTERS = ("all", "holds", "fails", "depends")
@@ -80,6 +81,7 @@ def opened(view: View, name: str) -> None:
     if CLAIMS[name].measure is None:
         return
     _counterexample(view, name, record)
+    _study(view, name)
     _census(view, name, record)
 
 
@@ -175,6 +177,22 @@ def _census(view: View, name: str, record: Record) -> None:
     head = " | ".join(view.words(f"census_{column}") for column in ("kind", "held", "interval", "rows"))
     lines = [f"| {head} |", "|---|---:|:---:|---:|", *(_line(label, share) for label, share in shares)]
     st.markdown("\n".join(lines))
+
+
+def _study(view: View, name: str) -> None:
+    """What the sampling lab measured over many rows, for a claim on sampling; and the way to the lab."""
+    if name not in CITED:
+        return
+    proposal = CITED[name]
+    st.markdown(f"**{view.words('study')}** · {view.words('study_of', q=view.text(f'lab.{proposal}'))}")
+    head = " | ".join(view.words(f"study_{column}") for column in ("estimator", "ratio", "fewer", "more"))
+    lines = [f"| {head} |", "|---|:---:|---:|---:|"]
+    for found in findings()[proposal]:
+        ratio = f"{number(found.median, 2)} [{number(found.low, 2)}, {number(found.high, 2)}]"
+        of = view.text(f"page.lab.estimator_{found.estimator}")
+        lines.append(f"| {of} | {ratio} | {found.fewer} / {found.rows} | {found.more} / {found.rows} |")
+    st.markdown("\n".join(lines))
+    st.page_link(state.page("lab"), label=view.words("study_lab"), icon=":material/science:")
 
 
 def _line(label: str, share: Share) -> str:

@@ -16,13 +16,15 @@ from geomix_app.learn.facts import Facts
 from geomix_app.learn.figures import Live
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
 from geomix_app.learn.steps import ORDER, STEPS, Step, place
-from geomix_app.notation import SYMBOLS
+from geomix_app.notation import SYMBOLS, number, parameter
 from geomix_app.shell import View
 from geomix_app.views import lecture
 from geomix_core.claims import Outcome
 
 _STEP, _PROOF = "step", "proof"
 SKIPPED = "skipped"
+_HERE = ("update", "progress", "theorem_1", "signal_noise", "theorem_2", "theorem_3")
+"""The steps whose formula is evaluated at the current α and η."""
 TALLY = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.DOES_NOT_APPLY: "gray"}
 """The colour of a count of verdicts."""
 
@@ -173,10 +175,13 @@ def _reply(view: View, step: Step, facts: Facts, given: str | float, key: str) -
         if isinstance(question, Choice)
         else question.written(float(given))
     )
+    # What is said of a choice comes right after it; what is said of a mark needs the truth first.
+    words = (found.about, found.truth) if isinstance(question, Choice) else (found.truth, found.about)
+    said_of_it = " ".join(filter(None, words))
     colour, icon, word = ("green", "check", "right") if found.right else ("orange", "close", "wrong")
     st.markdown(
         f":gray[{text('learn.asking.your_answer', answer=said)}] "
-        f":{colour}-badge[:material/{icon}: {text(f'learn.asking.{word}')}] {found.truth} {found.about}"
+        f":{colour}-badge[:material/{icon}: {text(f'learn.asking.{word}')}] {said_of_it}"
     )
     st.button(text("learn.asking.again"), on_click=_redraw, type="tertiary", icon=":material/casino:", key="redraw")
 
@@ -202,6 +207,8 @@ def _formula(view: View, step: Step, facts: Facts) -> None:
     formula = formulas.of(step.name, facts)
     st.caption(view.words("formula"))
     st.latex(formula.latex)
+    if step.name in _HERE:
+        st.caption(view.text("deck.numbers_at", alpha=parameter(facts.alpha), eta=number(facts.eta)))
     if step.name in ("update", "family"):
         token = shell.plain(html.unescape(token_label(view.row.tokens[facts.watched])))
         st.caption(view.words("token", token=token))

@@ -10,6 +10,7 @@ import streamlit as st
 from geomix_app import compute, shell, snippets, state
 from geomix_app.experiments import Experiment, Setup
 from geomix_app.shell import View
+from geomix_core.claims import Setting
 from geomix_core.lab import (
     ESTIMATORS,
     PROPOSALS,
@@ -165,10 +166,10 @@ def settings(bench: Bench) -> snippets.Lab:
 
 
 def verdicts(view: View) -> None:
-    """§7.3 and §6.5 on this row, by formula; and that a formula to second order is not a measurement."""
+    """§7.3, measured, and §6.5, by formula, on this row."""
     st.markdown(f"**{view.words('claims')}**")
     shell.verdicts(view, CLAIMS)
-    st.caption(view.words("claims_note"))
+    st.caption(view.words("claims_note", samples=str(Setting().samples)))
 
 
 def label(view: View, name: str) -> str:

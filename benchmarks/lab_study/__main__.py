@@ -16,6 +16,8 @@ from benchmarks.lab_study import cases, plots, report
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 DOCS = RESULTS.parent.parent / "docs"
+DATA = RESULTS.parent.parent / "geomix_core" / "data" / "lab_study.json"
+"""What claims cite of the study."""
 
 
 @click.command(help=__doc__)
@@ -29,6 +31,7 @@ def main(seconds: float, again: bool, report_only: bool) -> None:
     if not report_only:
         _measure(found, path, seconds)
     (RESULTS / "lab_study.md").write_text(report.page(found), "utf-8")
+    DATA.write_text(json.dumps(report.summary(found), indent=1) + "\n", "utf-8")
     print("Wrote lab_study.md")
     for line in plots.draw(found, DOCS):
         print(line)
@@ -63,7 +66,6 @@ def _measure(found: dict[str, Any], path: Path, seconds: float) -> None:
             break
         found["sequences"][row.name] = cases.measure_in_sequence(row)
         found["seconds"] = round(before + time.process_time() - began, 1)
-    found["formula"] = {row.name: cases.by_formula(row) for row in cases.rows()}
     _save(found, path)
     missing = len(todo) - done + sum(row.name not in found["sequences"] for row in later)
     print("All is measured." if not missing else f"{missing} cases are missing: run it again to go on.")

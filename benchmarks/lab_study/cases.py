@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geomix_core.claims import CLAIMS, Setting
 from geomix_core.criteria import solve_alpha
 from geomix_core.lab import ESTIMATORS, Efficiency, Estimator, Plan, Problem, Trial, efficiency, propose, run
 from geomix_core.lab import run_in_sequence as in_sequence
@@ -97,12 +96,6 @@ def measure(row: Row, estimator: Estimator) -> dict[str, Any]:
         "trials": {name: _curve([t for t in trials if t.proposal == name]) for name in NAMES},
         "efficiency": {e.proposal: _efficiency(e) for e in compared},
     }
-
-
-def by_formula(row: Row) -> dict[str, Any]:
-    """What the claim on §7.3 says by formula, to second order in η, for the document's update with N = 16."""
-    found = CLAIMS["section_7_3_efficiency"].check(row.batch, Setting(samples=16))
-    return {"outcome": str(found.outcome), "factor": _short(found.numbers.get("factor"))}
 
 
 def measure_in_sequence(row: Row) -> dict[str, Any]:

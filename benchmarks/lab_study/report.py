@@ -43,8 +43,6 @@ def page(found: dict[str, Any]) -> str:
         "",
         *_by_group(cases),
         "",
-        *_formula(cases, found.get("formula", {})),
-        "",
         "## Is SNR's choice borne out?",
         "",
         *_snr(cases),
@@ -66,6 +64,21 @@ def page(found: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """What `geomix_core.claims.study` reads: the ratio of N to on-policy's, by distribution and estimator."""
+    cases = list(found["cases"].values())
+
+    def finding(estimator: str, name: str) -> dict[str, Any]:
+        there = comparable(cases, estimator)
+        middle, low, high = median(factors(there, name))
+        fewer, more = clear(there, name)
+        counts = {"rows": len(there), "fewer": fewer, "more": more}
+        return {"estimator": estimator, "median": middle, "low": low, "high": high, **counts}
+
+    others = [name for name in NAMES if name != "on_policy"]
+    return {"taken": found["taken"], "findings": {name: [finding(e, name) for e in ESTIMATORS] for name in others}}
 
 
 def comparable(cases: Iterable[Case], estimator: str, where: Callable[[Case], bool] = lambda case: True) -> list[Case]:
@@ -165,25 +178,6 @@ def _cell(cases: Sequence[Case], name: str) -> str:
         return f"too few rows (+{fewer} −{more} of {len(cases)})"
     middle, low, high = median(values)
     return f"{middle:.2g} [{low:.2g}, {high:.2g}] (+{fewer} −{more} of {len(cases)})"
-
-
-def _formula(cases: Sequence[Case], formula: dict[str, Case]) -> list[str]:
-    """The claim's own formula against the measurement, for the update that it is about."""
-    there = [c for c in comparable(cases, "seed_tilt") if formula.get(c["row"], {}).get("factor") is not None]
-    if not there:
-        return []
-    wrong = {"fewer": 0, "more": 0}
-    for case in there:
-        entry, said = case["efficiency"]["kl_symmetry"], float(formula[case["row"]]["factor"])
-        wrong["fewer"] += float(entry["low"]) > 1 > said
-        wrong["more"] += float(entry["high"]) < 1 < said
-    fewer, more = clear(there, "kl_symmetry")
-    return [
-        "The verdict on the Claims page comes from a formula to second order in η, for the document's update at "
-        f"N = 16. Of {fewer} rows on which α_KL was measured to need clearly fewer, the formula says more "
-        f"on {wrong['fewer']}; of {more} on which it was measured to need clearly more, fewer on "
-        f"{wrong['more']}. The quadratic is far off where a rare sample has a huge tilt."
-    ]
 
 
 def _snr(cases: Sequence[Case]) -> list[str]:

@@ -16,9 +16,11 @@ Where things are:
     estimators   the three estimates of the tilt;  updates  the progress of what they estimate
     experiment   Plan, Trial, run: tune, then measure;  play: one repetition, sample by sample
     bootstrap    intervals over repetitions;  efficiency  samples needed, as a ratio to on-policy
+    comparison   two distributions, each with an N of its own: which of them gains more, if that is certain
     sequence     several updates in a row, q chosen anew before each
 """
 
+from geomix_core.lab.comparison import Comparison, compare
 from geomix_core.lab.efficiency import SHARES, Efficiency, Reach, attained, efficiency
 from geomix_core.lab.estimators import ESTIMATORS, Estimator
 from geomix_core.lab.experiment import Plan, Played, Trial, play, run
@@ -30,6 +32,7 @@ __all__ = [
     "ESTIMATORS",
     "PROPOSALS",
     "SHARES",
+    "Comparison",
     "Efficiency",
     "Estimator",
     "Plan",
@@ -41,6 +44,7 @@ __all__ = [
     "Trial",
     "UpdateSequence",
     "attained",
+    "compare",
     "efficiency",
     "play",
     "propose",
