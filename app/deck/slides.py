@@ -25,7 +25,7 @@ from geomix_app.learn import figures, formulas
 from geomix_app.learn.facts import Facts
 from geomix_app.learn.figures import Live
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
-from geomix_app.learn.steps import BY_NAME, Step
+from geomix_app.learn.steps import AT_A_POINT, BY_NAME, OF_A_TOKEN, Step
 from geomix_app.notation import SYMBOLS, number, parameter, percent
 from geomix_app.shell import View
 from geomix_core.claims import Outcome
@@ -39,8 +39,6 @@ BELOW = 60
 """Pixels that it leaves free below itself: for where one is, and the timer."""
 LARGEST = 80
 """Its largest size of type, in pixels."""
-WATCHED = ("update", "family")
-"""Steps whose formula speaks of the token y₁."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +216,16 @@ def _formula(step: Step, facts: Facts, with_proof: bool) -> Screen:
     text = facts.view.text
     formula = formulas.of(step.name, facts)
     scenario = facts.view.scenario
-    at = text.plain("deck.numbers_at", alpha=parameter(scenario.alpha), eta=number(scenario.eta))
-    about = [f'<span class="at">{prose(at)}</span>']
-    if step.name in WATCHED:
+    about = []
+    if step.name in AT_A_POINT:
+        at = text.plain("deck.numbers_at", alpha=parameter(scenario.alpha), eta=number(scenario.eta))
+        about.append(f'<span class="at">{prose(at)}</span>')
+    if step.name in OF_A_TOKEN:
         token = html.unescape(token_label(facts.view.row.tokens[facts.watched]))
         about.append(f"<span>{prose(text.plain('page.derivation.token', token=token))}</span>")
     body = mathml.display(formula.lines, text.plain("page.derivation.formula"))
-    body += f'<p class="about">{" ".join(about)}</p>{_symbols(facts.view, formula.symbols)}'
+    body += f'<p class="about">{" ".join(about)}</p>' if about else ""
+    body += _symbols(facts.view, formula.symbols)
     if not with_proof or not step.proofs:
         return Screen("formula", body)
     return Screen("formula", body + _steps(text, step, first=1), 1 + step.proofs)

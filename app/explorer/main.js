@@ -113,11 +113,13 @@ class Explorer {
     const { panels, parts } = this.model;
     const columns = this.root.classList.contains("narrow") ? 1 : [1, 2, 3, 2][panels.length - 1];
     const rows = Math.ceil(panels.length / columns);
-    const scrolled = document.querySelector('[data-testid="stMain"]')?.scrollTop ?? 0;
-    const above = this.root.getBoundingClientRect().top + scrolled;
+    const page = document.querySelector('[data-testid="stMain"]');
+    const above = this.root.getBoundingClientRect().top + (page?.scrollTop ?? 0);
     const around = this.grid ? this.root.offsetHeight - this.grid.offsetHeight : 0;
     const room = this.tall - above - around - parts.below - 0.6 * this.unit * (rows - 1);
-    return clamp(room / rows, columns === 1 && rows > 1 ? 280 : 180, 38 * this.unit);
+    // A page may scroll to a panel that is tall enough to be read; a slide may not.
+    const least = columns === 1 && rows > 1 ? 280 : page && rows === 1 ? 260 : 180;
+    return clamp(room / rows, least, 38 * this.unit);
   }
 
   resized() {

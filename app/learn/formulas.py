@@ -100,7 +100,7 @@ def _update(pen: _Pen, facts: Facts) -> None:
         after = updated_policy(batch, facts.alpha, facts.eta, facts.view.weights)[0]
         apart = total_variation(after[None], batch.target).item()
         pen.write(
-            r"y_1:\; <theta=before> &\to <updated=after>\qquad(<target>(y_1) = <target=wanted>)",
+            r"\tilde y:\; <theta=before> &\to <updated=after>\qquad(<target>(\tilde y) = <target=wanted>)",
             before=batch.theta[0, i].exp().item(),
             after=after[i].exp().item(),
             wanted=batch.target[0, i].exp().item(),
@@ -224,7 +224,7 @@ def _family(pen: _Pen, facts: Facts) -> None:
     if not facts.pair.disjoint:
         batch, i = facts.view.row.batch, facts.watched
         pen.write(
-            r"<q=mixed> &= \frac{<theta=before>^{<=a>}\cdot <target=wanted>^{<=b>}}{<=z>}\qquad(y=y_1)",
+            r"<q=mixed> &= \frac{<theta=before>^{<=a>}\cdot <target=wanted>^{<=b>}}{<=z>}\qquad(y=\tilde y)",
             mixed=float(compute.mixture(batch, facts.alpha)[i]),
             before=batch.theta[0, i].exp().item(),
             wanted=batch.target[0, i].exp().item(),

@@ -27,9 +27,9 @@ class Step:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("budget", 0, "policies", ("section_6_5_on_policy",), reward=False),
-    Step("update", 1, "policies", ("section_6_5_off_policy",), proofs=2),
-    Step("progress", 1, "progress", ("theorem_2_gain",), proofs=3),
+    Step("budget", 0, "policies", reward=False),
+    Step("update", 1, "policies", proofs=2),
+    Step("progress", 1, "progress", proofs=3),
     Step("theorem_1", 2, "progress", ("theorem_1",), proofs=4),
     Step("signal_noise", 2, "choosing", ("section_2_3_noise",), proofs=2),
     Step("wald", 3, "choosing", ("theorem_3_minimax",), proofs=2),
@@ -70,9 +70,22 @@ STEPS: tuple[Step, ...] = (
         proofs=2,
         reward=False,
     ),
-    Step("comparison", 6, "choosing", ("section_6_5_mixture", "section_6_5_uniform"), proofs=2),
+    Step(
+        "comparison",
+        6,
+        "choosing",
+        ("section_6_5_mixture", "section_6_5_on_policy", "section_6_5_off_policy", "section_6_5_uniform"),
+        proofs=2,
+    ),
     Step("summary", 7, "lab", ("section_7_3_efficiency",), reward=False),
 )
+
+AT_A_POINT = frozenset(
+    {"update", "progress", "theorem_1", "signal_noise", "theorem_2", "theorem_3", "family", "kl_symmetry"}
+)
+"""Steps whose formula is evaluated at the current α and η."""
+OF_A_TOKEN = frozenset({"update", "family"})
+"""Steps whose formula speaks of one token, ỹ."""
 
 BY_NAME = {step.name: step for step in STEPS}
 ORDER = tuple(BY_NAME)

@@ -15,7 +15,7 @@ from geomix_app.learn import figures, formulas, questions
 from geomix_app.learn.facts import Facts
 from geomix_app.learn.figures import Live
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
-from geomix_app.learn.steps import ORDER, STEPS, Step, place
+from geomix_app.learn.steps import AT_A_POINT, OF_A_TOKEN, ORDER, STEPS, Step, place
 from geomix_app.notation import SYMBOLS, number, parameter
 from geomix_app.shell import View
 from geomix_app.views import lecture
@@ -23,8 +23,6 @@ from geomix_core.claims import Outcome
 
 _STEP, _PROOF = "step", "proof"
 SKIPPED = "skipped"
-_HERE = ("update", "progress", "theorem_1", "signal_noise", "theorem_2", "theorem_3")
-"""The steps whose formula is evaluated at the current α and η."""
 TALLY = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.DOES_NOT_APPLY: "gray"}
 """The colour of a count of verdicts."""
 
@@ -83,6 +81,9 @@ def body(view: View, step: Step) -> bool:
 
 def verdicts(view: View, step: Step) -> None:
     """What the document claims in this step, and what a computation says of it here."""
+    if not step.claims:
+        st.caption(view.words("definitions"))
+        return
     st.markdown(f"**{view.words('document')}**")
     shell.verdicts(view, step.claims, abreast=min(2, len(step.claims)))
 
@@ -207,9 +208,9 @@ def _formula(view: View, step: Step, facts: Facts) -> None:
     formula = formulas.of(step.name, facts)
     st.caption(view.words("formula"))
     st.latex(formula.latex)
-    if step.name in _HERE:
+    if step.name in AT_A_POINT:
         st.caption(view.text("deck.numbers_at", alpha=parameter(facts.alpha), eta=number(facts.eta)))
-    if step.name in ("update", "family"):
+    if step.name in OF_A_TOKEN:
         token = shell.plain(html.unescape(token_label(view.row.tokens[facts.watched])))
         st.caption(view.words("token", token=token))
     _symbols(view, formula.symbols)
@@ -226,8 +227,13 @@ def _chip(view: View, symbol: str) -> str:
     meaning = f"<b>{view.text.html(f'{entry}.name')}</b><br>{view.text.html(f'{entry}.means')}"
     return (
         f'<span class="gx-symbol" tabindex="0" role="note" style="color:{view.style.colour(symbol)}">'
-        f'{SYMBOLS[symbol].html}<span class="gx-meaning">{meaning}</span></span>'
+        f'{_written(view, symbol)}<span class="gx-meaning">{meaning}</span></span>'
     )
+
+
+def _written(view: View, symbol: str) -> str:
+    """A symbol as HTML; figures write "exact" where a formula writes Progress."""
+    return view.text.html("explorer.progress") if symbol == "progress" else SYMBOLS[symbol].html
 
 
 _CHIPS = """

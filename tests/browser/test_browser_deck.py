@@ -224,11 +224,11 @@ def test_a_handle_in_focus_keeps_the_arrows_but_not_the_clickers_keys(lecturer: 
 def test_answers_are_given_and_met(lecturer: Lecturer) -> None:
     page = lecturer.open("update.1")
     text = catalogue("en")
-    wrong = page.locator(f"{SCREEN} [data-option='beyond']")
+    wrong = page.locator(f"{SCREEN} [data-option='between']")
     wrong.click()
     lecturer.press("PageDown")
     expect(wrong).to_have_attribute("aria-pressed", "true")
-    expect(page.locator(f"{SCREEN} .reply .about:visible")).to_have_text(text.plain("learn.question.update.if_beyond"))
+    expect(page.locator(f"{SCREEN} .reply .about:visible")).to_have_text(text.plain("learn.question.update.if_between"))
     page.locator(f"{SCREEN} [data-option='target']").click()
     expect(page.locator(f"{SCREEN} .reply .about:visible")).to_have_count(0)
     # A mark is dragged to the right of the truth.
