@@ -12,6 +12,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 
 from geomix_app.compute import DRAWN
 from geomix_app.explorer.component import WORDS
@@ -25,6 +26,7 @@ from geomix_core.geodesics import e_geodesic, tilted_moments
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import Weights
 from geomix_core.scenarios import REFERENCES, ReferenceKind, real_rows, reference_policy, synthetic
+from geomix_core.tilts import TiltFamily
 
 
 def bundled(row: int, pair: str = "privileged") -> PolicyBatch:
@@ -143,6 +145,33 @@ def test_progress_with_a_reference_of_its_own(name: str, reference: ReferenceKin
     row = ROWS[name]()
     row = PolicyBatch(row.theta, row.target, reference_policy(row.theta, reference))
     assert_progress(row, sample(compress(row, limit=DRAWN), weights), weights, 1e-4)
+
+
+@pytest.mark.parametrize("weights", CONVENTIONS)
+@pytest.mark.parametrize("reference", REFERENCES[1:])
+@pytest.mark.parametrize("concentration", [0.05, 0.2, 0.5])
+def test_progress_where_policies_are_tens_of_nats_apart(
+    concentration: float, reference: ReferenceKind, weights: Weights
+) -> None:
+    row = synthetic("dirichlet", vocabulary=20_000, concentration=concentration)
+    row = PolicyBatch(row.theta, row.target, reference_policy(row.theta, reference))
+    found = sample(compress(row, limit=DRAWN), weights)
+    assert found.atoms is not None
+    for alpha in (0.0, 0.3, 0.65, 0.85, 1.0):
+        # Down from the step that loses half a ceiling, on either side of which a few tokens take over.
+        largest = float(TiltFamily(row, weights).tilt(torch.tensor(alpha, dtype=torch.float64)).abs().max())
+
+        def progress(log_eta: float | np.ndarray, alpha: float = alpha) -> np.ndarray:
+            eta = torch.as_tensor(np.exp(np.atleast_1d(log_eta)))[:, None]
+            values: np.ndarray = exact_progress(row, alpha, eta, weights).numpy().ravel() / found.atoms.unit
+            return values
+
+        start = -np.log(largest) - 8
+        log_eta = brentq(lambda x: max(progress(x)[0], -2) + 0.5, start, start + 250, xtol=1e-3)
+        log_eta = log_eta - np.array([0.01, 0.1, 0.3, 0.6, 1, 2, 4])
+        error = np.abs(progress_of(found, alpha, np.exp(log_eta)) - progress(log_eta))
+        assert error.max() <= 1e-4, alpha
+    assert len(pack(scene(samples=found))) <= LIMIT
 
 
 @pytest.mark.parametrize("weights", CONVENTIONS)
