@@ -100,6 +100,10 @@ def room_for(row: TopKRow) -> int:
     return sum(math.ceil(missing / cap) for missing, cap in sides if cap)
 
 
+MANY = 20_000
+"""Tails of more tokens are not drawn: where a cap is far below what rounding leaves missing, they have billions."""
+
+
 # --- soundness ---------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +133,8 @@ def test_every_admissible_tail_lies_inside(seed: int, vocabulary: int, distance:
     bounds = bound_rows(rows)
     for i, row in enumerate(rows):
         unreported = vocabulary - len(row.tokens) if known else 10 * vocabulary + room_for(row)
+        if unreported > MANY:
+            continue
         for _ in range(3):
             p, t = tail_of(row, rng, unreported)
             assert abs(p.sum() - 1) < 1e-9
