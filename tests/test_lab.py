@@ -11,7 +11,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import WEIGHTS, Exact, draw, draw_reference, mp_softmax
 
@@ -244,6 +244,7 @@ def test_atoms_of_the_drift_are_as_good_as_tokens() -> None:
     st.floats(-3, 12),
     st.sampled_from(["dirichlet", "peaked", "near", "zipf"]),
 )
+@example(48009, ("softmax_gradient", "importance"), 10.0, "peaked")  # a push beyond exp that the drift takes back
 def test_no_update_gains_more_than_the_ceiling(
     seed: int, case: tuple[str, Weights], log_step: float, family: str
 ) -> None:

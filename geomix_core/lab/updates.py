@@ -24,6 +24,8 @@ LARGE = 500.0
 """Exponents up to this are taken as they are; larger ones are shifted first."""
 SMALL = -0.99
 """E_θ[exp(ηĥ)] − 1 from which on so little is left that it is summed with more care."""
+CANCELS = 1e5
+"""The drift of all tokens beside what is left of it once the drawn ones are put in: beyond this, digits are lost."""
 BLOCK = 1 << 20
 """Most numbers in an intermediate array."""
 
@@ -136,7 +138,11 @@ class Estimates:
         moved = torch.exp(self.log_theta + base.clamp(max=LARGE)) * torch.expm1(x.clamp(max=LARGE))
         excess = others + draws.sum(moved)
         plain = torch.log1p(excess.clamp(min=-1))
-        hard = (torch.maximum(draws.max(base + x), -s) > LARGE) | (excess < SMALL)
+        hard = (
+            (torch.maximum(draws.max(torch.maximum(x, base + x)), -s) > LARGE)
+            | (excess < SMALL)
+            | (others > CANCELS * (1 + excess))
+        )
         if not hard.any():
             return plain
         if drift is not None:
