@@ -72,7 +72,7 @@ def merged(parts: Sequence[Losses]) -> Losses:
 def losses_of(data: Dataset, plan: Plan, table: Columns, rows: Sequence[int]) -> Losses:
     """Losses of rows of the data that a table of results holds, under the plan's criteria.
 
-    On the atoms of each row, which agree with all tokens to 1e-6 (`compression`: 5e-4 with a reference of its own).
+    On the atoms of each row (`compression` says how far they agree with all tokens).
     Rows without one α by KL symmetry or with infinite distances have none.
     """
     at = {row: i for i, row in enumerate(table["row"])}
