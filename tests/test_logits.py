@@ -1,5 +1,6 @@
 """α_KL from raw logits: against mpmath on small rows and Brent's method on large ones; both backends alike."""
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -487,6 +488,24 @@ def test_progress_and_stopping(backend: row_chunks.Backend, threads: int) -> Non
 def test_importing_does_not_load_numba() -> None:
     code = "import sys, geomix_core.certificates, geomix_core.logits; print(int('numba' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"
+
+
+def test_compiled_and_loaded_code_give_the_same_bits(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from geomix_core.logit_maxima import maximise_logits
+from geomix_core.logits import solve_logits
+z = np.random.default_rng(0).normal(size=(2, 20, 3001)).astype(np.float32)
+theta, target = 3 * z[0], 3 * z[0] + z[1]
+print(*map(float.hex, solve_logits(theta, target).alpha))
+print(*map(float.hex, maximise_logits(theta, target, criterion="wald").value))
+"""
+    command, environment = [sys.executable, "-c", code], {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, loaded = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    )
+    assert compiled.count("\n") == 2
+    assert compiled == loaded
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:

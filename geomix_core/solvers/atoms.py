@@ -29,10 +29,10 @@ from geomix_core.policies import MASK_GAP
 from geomix_core.solvers.lanes import (
     BLOCK,
     FAST,
-    NO_NAN,
     bits_of,
     double_of,
     exp2,
+    in_lanes,
     intrinsic_,
     larger,
     maximum,
@@ -230,7 +230,7 @@ def _weigh(x, y):
     return here, exp2(x, LOG2E) * here, exp2(y, LOG2E) * there
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _collect(u, v, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
     """Adds to cells `[cells, 4]` the moments of e^u in each; out[0:3] += Σ e^u, Σ e^v, Σ e^v where π_θ > 0.
 
@@ -262,7 +262,7 @@ def _collect(u, v, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
             _add_moments(cells, min(np.int64(cell[j]), last), mass[j], offset[j])
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _collect_rewards(u, v, r, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
     """The same with a reward of its own: cells `[3, cells, 4]` for e^u·(1, ρ, ρ²) with ρ = v − r; out[3] += Σ e^r."""
     mass, offset, cell = carray(scratch(0.0), BLOCK), carray(scratch(1.0), BLOCK), carray(scratch(2.0), BLOCK)
@@ -428,7 +428,7 @@ def crowded(ell, measures, widths, width, most):
     return s2 / s0 - mean * mean < (widths * size) ** 2
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _log_sums(u, v, r, facts, out):
     """out[0:4]: Σ e^u, Σ e^v, Σ e^v where π_θ > 0, Σ e^r."""
     most_u, most_v, most_r = facts[MOST_U], facts[MOST_V], facts[MOST_R]
@@ -444,7 +444,7 @@ def _log_sums(u, v, r, facts, out):
     out[0], out[1], out[2], out[3] = all_u, all_v, both, all_r
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def normalise(u, v, r, facts):
     """Writes the log-sum-exps and what follows from them to `facts`."""
     out = np.empty(4)
@@ -454,7 +454,7 @@ def normalise(u, v, r, facts):
     facts[LOST] = math.log(out[2] / out[1]) if facts[UNEQUAL] > 0 else 0.0
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def spell_out(u, v, r, own, facts, ell, sums):
     """Every token as an atom of its own: ell `[V]`, sums `[3, V]` as in `gather`; needs `normalise`d facts."""
     mass, with_r, with_rr = sums[0], sums[1], sums[2]

@@ -9,7 +9,7 @@ from numba import njit
 
 from geomix_core.solvers.atoms import FINE, LOG2E, LOST, SMALL, crowded, gather, work
 from geomix_core.solvers.kernel import constants
-from geomix_core.solvers.lanes import NO_NAN, exp2
+from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, weighed
 
 CROWD = 8
@@ -20,7 +20,7 @@ LOG_Z, DELTA, VARIANCE, ESS, PHI1, PHI2, SNR, STEP = range(8)
 """Columns of `curves`: log Z, E_q[ℓ], Var_q[ℓ], ESS as a share of N, Φ₁, Φ₂, Φ₁/√Φ₂, Φ₁/Φ₂."""
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _tilted(ell, mass, beta, low, high, out):
     """log Z, E_q[ℓ], Var_q[ℓ] and log Z at −β, of atoms `[n]`."""
     top, other = max(beta * low, beta * high), max(-beta * low, -beta * high)

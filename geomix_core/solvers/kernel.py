@@ -24,7 +24,7 @@ import numpy as np
 from numba import carray, njit  # type: ignore[attr-defined]
 
 from geomix_core.policies import MASK_GAP
-from geomix_core.solvers.lanes import BLOCK, NO_NAN, exp2, float_of, larger, maximum, scratch, summed, usable
+from geomix_core.solvers.lanes import BLOCK, exp2, float_of, in_lanes, larger, maximum, scratch, summed, usable
 from geomix_core.solvers.onepass import (
     COARSE,
     COMMON,
@@ -56,7 +56,7 @@ ALPHA, DELTA, VARIANCE, LOW, HIGH, BOUND, PASSES = range(7)
 """Columns of what `solve_row` writes."""
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _three_nodes(u, v, most_u, most_v, k, out):
     """Pass 1.
 
@@ -120,7 +120,7 @@ def _three_nodes(u, v, most_u, most_v, k, out):
     out[17], out[18] = -fall, high
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _log_sums(u, v, most_u, most_v, k, out):
     """out[0:2]: Σ e^u, Σ e^v on each policy's own support."""
     zero, one, log2e, mask = k[0], k[1], k[3], k[4]
@@ -136,7 +136,7 @@ def _log_sums(u, v, most_u, most_v, k, out):
         out[1] += all_v
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
     """Pass 2. out[0:4]: Σ w dʲ, j = 0..3, with w = e^(u + βa − shift) and d = a − c, on the common support."""
     zero, log2e, mask = k[0], k[3], k[4]

@@ -21,6 +21,13 @@ FAST = {"reassoc", "nsz", "contract", "arcp"}
 NO_NAN = FAST | {"nnan"}
 """Where the rows have been checked: lets maxima run in lanes."""
 
+in_lanes = njit(fastmath=NO_NAN, nogil=True, cache=True, forceinline=True)
+"""Compiles a loop whose sums may be reordered.
+
+Into the solver that calls it, and not as a function of its own: of such a function numba has two machine codes, one in
+the process that compiles, one in those that load its cache, and their sums differ in the last bits.
+"""
+
 BLOCK = 2048
 """Tokens at a time: two arrays of terms stay in the first-level cache."""
 
@@ -158,7 +165,7 @@ def usable(u, largest):
     return bad == 0
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def maximum(u, least):
     most = least
     for i in range(u.shape[0]):
@@ -166,7 +173,7 @@ def maximum(u, least):
     return most
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)
+@in_lanes
 def summed(terms, count):
     """Σ of the first terms in float64."""
     total = 0.0

@@ -41,7 +41,7 @@ from geomix_core.solvers.atoms import (
     work,
 )
 from geomix_core.solvers.kernel import constants
-from geomix_core.solvers.lanes import NO_NAN, exp2
+from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import (
     AT,
     GAIN,
@@ -128,7 +128,7 @@ class Scratch(NamedTuple):
     token_room: np.ndarray
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _sums_of_tokens(u, v, r, own, facts, exp_u, exp_v, power, top, h0, d0, out):
     """`sums_of_atoms` over tokens, added to out. exp_u, exp_v `[V]`: as `gather` leaves them."""
     most_u, most_v, most_r = facts[MOST_U], facts[MOST_V], facts[MOST_R]

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from geomix_core.solvers.atoms import LOG2E
-from geomix_core.solvers.lanes import NO_NAN, exp2, larger
+from geomix_core.solvers.lanes import exp2, in_lanes, larger
 
 VALUE, SLOPE, SIGN, LEFT = range(4)
 """Of `at`: log SNR or the share of KL(π_t‖π_θ) that is gained (−log(1 − x) below 0); its slope in α; the sign of Φ₁, or
@@ -55,7 +55,7 @@ class Atoms(NamedTuple):
     """KL(π_t‖π_θ), nats."""
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _sums_of_points(atoms, power, top, h0, d0, out):
     """`sums_of_atoms` where each is a point: p·d² is a square, and nothing cancels where h is nearly constant."""
     ell, gap, mass, with_r = atoms.ell, atoms.gap, atoms.measures[0], atoms.measures[1]
@@ -76,7 +76,7 @@ def _sums_of_points(atoms, power, top, h0, d0, out):
     out[7] = math.sqrt(s2 / s7) if s7 > 0 else 0.0  # d is a difference, p·d² its square
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _sums_of_measures(atoms, power, top, h0, d0, out):
     """`sums_of_atoms` where only sums are right, not single atoms."""
     ell, gap = atoms.ell, atoms.gap
@@ -144,7 +144,7 @@ def snr_at(alpha, kappa, atoms, at):
     read(sums, kappa, at)
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _partition(ell, mass, beta, top):
     """Σ p e^(βℓ − top), and the same with ℓ."""
     s0 = s1 = 0.0
@@ -155,7 +155,7 @@ def _partition(ell, mass, beta, top):
     return s0, s1
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _tilts(atoms, power, top, factor, mean, h, steep):
     """Fills h = factor·r·e^(power·ℓ − top) and steep = h·(ℓ − mean); returns E_t[steep] and the range of h."""
     ell, ratio, mass, with_r = atoms.ell, atoms.ratio, atoms.measures[0], atoms.measures[1]
@@ -170,7 +170,7 @@ def _tilts(atoms, power, top, factor, mean, h, steep):
     return total, -low, high
 
 
-@njit(fastmath=NO_NAN, nogil=True, cache=True)
+@in_lanes
 def _updated(atoms, h, steep, eta, peak):
     """(E_t[η(h − peak)], E_θ[e^(η(h − peak))], and the latter with steep): h ≤ peak where π_θ > 0, or ≥ for η < 0."""
     mass, ratio = atoms.measures[0], atoms.ratio
