@@ -11,6 +11,7 @@ import datetime
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def _measure(name: str, rows: int, vocabulary: int, rounds: int, sample: int) ->
         "extra_memory_bytes": torch.cuda.max_memory_allocated() - before,
         "passes": float(np.mean(solution.passes)),
         "solved": int(solution.solved.sum()),
-        "compiled": _is_compiled(),
+        "statuses": dict(Counter(map(str, solution.status))),
+        "kernels": _has_kernels(),
         **_against_cpu(theta, target, solution, sample),
     }
 
@@ -155,7 +157,7 @@ def _seconds(task: Callable[[], object]) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-def _is_compiled() -> bool:
+def _has_kernels() -> bool:
     from geomix_core.solvers import onepass
 
     return "cuda" not in onepass._NO_COMPILER

@@ -72,6 +72,8 @@ _CODES: tuple[RowStatus, ...] = (
     Status.NOT_CONVERGED,
 )
 """In the order of `solvers.kernel.SOLVED` … `HARD`."""
+_WORDS = np.array(_CODES, dtype=object)
+_INVALID = [i for i, word in enumerate(_CODES) if word == "invalid"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +235,7 @@ class _Solver:
         self, given: dict[str, Any], stop: int, codes: np.ndarray, numbers: np.ndarray, theta: Any, target: Any
     ) -> _Part:
         """The part, after rows that are still HARD have been left to `find_roots`."""
-        status = [_CODES[code] for code in codes.tolist()]
+        status = _WORDS[codes].tolist()
         for group in groups(np.flatnonzero(codes == onepass.HARD), GROUP_ELEMENTS // self.rows.shape[1]):
             passes = numbers[group, PASSES]
             numbers[group], said = _solve_batch(PolicyBatch.from_logits(theta[group], target[group]))
@@ -241,9 +243,8 @@ class _Solver:
             for i, word in zip(group.tolist(), said, strict=True):
                 status[i] = word
         problem = [""] * len(codes)
-        for i, word in enumerate(status):
-            if word == "invalid":
-                problem[i] = problem_of({name: x[i] for name, x in given.items()})
+        for i in np.flatnonzero(np.isin(codes, _INVALID)).tolist():
+            problem[i] = problem_of({name: x[i] for name, x in given.items()})
         digests = row_digests(**given) if self.digests else ("",) * len(codes)
         return _Part(stop, numbers, status, problem, digests)
 

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -237,7 +238,8 @@ def groups(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def joined(parts: Iterable[Iterable[_T]]) -> tuple[_T, ...]:
     """One tuple of several sequences."""
-    return tuple(x for part in parts for x in part)
+    parts = tuple(parts)
+    return tuple(parts[0]) if len(parts) == 1 else tuple(chain.from_iterable(parts))
 
 
 @cache

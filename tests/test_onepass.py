@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,7 +186,7 @@ def test_the_shift_is_the_chord_of_k(name: str, beta: float) -> None:
     """Its weights sum to e^(K − chord), at most 1: any other shift shows here, before it overflows somewhere."""
     pair = made(name, 5, 400)
     theta, target = (torch.from_numpy(x).double() for x in pair)
-    passes = onepass._Passes(theta, target, torch.float64, fused=False)
+    passes = onepass._Passes(theta, target, torch.float64)
     rows = torch.arange(5)
     precision = onepass.Precision(2e-14, 1e-10, torch.float64)
     table = onepass._start(passes.three_nodes(rows), precision)
@@ -299,74 +301,59 @@ def test_codes_are_the_kernels() -> None:
 # --- what CUDA would run -------------------------------------------------------------------------------------------
 
 
+Solve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, onepass.Precision], torch.Tensor]
+
+
 @pytest.fixture
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The fused passes as they stand; returns the names of those that were run."""
-    names: list[str] = []
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Solve | None], None]:
+    """Puts another `solve` in the place of that of `solvers.fused`, or None for a torch that comes without triton."""
+    monkeypatch.setattr(onepass, "_NO_COMPILER", set())
 
-    def compiled(function: object) -> object:
-        names.append(function.__name__)  # type: ignore[attr-defined]
-        return function
+    def put(solve: Solve | None) -> None:
+        module = None if solve is None else SimpleNamespace(solve=solve)
+        monkeypatch.setitem(sys.modules, "geomix_core.solvers.fused", module)
 
-    monkeypatch.setattr(onepass, "_compiled", compiled)
-    return names
-
-
-@pytest.mark.parametrize("name", MADE)
-def test_fused_passes(name: str, uncompiled: list[str]) -> None:
-    for rows, vocab in ((4, 5_000), (1, 4_096)):
-        pair = made(name, rows, vocab, seed=9)
-        for dtype, tolerance in ((np.float32, 2e-5), (np.float64, 1e-10)):
-            given = pair[0].astype(dtype), pair[1].astype(dtype)
-            plain, fused = solved(given, tolerance), solved(given, tolerance, fused=True)
-            assert (fused[0] == plain[0]).all()
-            assert (np.abs(fused[1][:, 0] - plain[1][:, 0]) <= fused[1][:, 5] + plain[1][:, 5]).all()
-            assert_inside(given, fused)
-    assert {"_fused_nodes", "_start"} <= set(uncompiled)
+    return put
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_fused_passes_widen_as_they_read(dtype: torch.dtype, uncompiled: list[str]) -> None:
-    theta, target = (torch.from_numpy(x).to(dtype) for x in made("gaussian", 3, 5_000))
-    narrow = onepass.solve(theta, target, 2e-5, torch.float32, fused=True)
-    wide = onepass.solve(theta.float(), target.float(), 2e-5, torch.float32, fused=True)
-    assert np.array_equal(narrow[1], wide[1])
-    assert uncompiled
+def test_kernels_are_given_the_rows_and_what_to_reach(kernels: Callable[[Solve | None], None]) -> None:
+    theta, target = (torch.from_numpy(x) for x in made("gaussian", 6, 300))
+    seen = []
+
+    def solve(theta: torch.Tensor, target: torch.Tensor, rows: torch.Tensor, precision: onepass.Precision) -> object:
+        seen.append((rows.tolist(), precision))
+        table = torch.zeros(len(onepass.State._fields), len(rows), dtype=torch.float64)
+        table[0], table[onepass._CODE] = 0.25, torch.arange(len(rows)) - 1
+        return table
+
+    kernels(solve)  # type: ignore[arg-type]
+    codes, rows = onepass.solve(theta, target, 1e-4, torch.float32, torch.tensor([4, 1, 2]), fused=True)
+    assert seen == [([4, 1, 2], onepass.Precision(5e-7, 1e-4, torch.float32))]
+    assert codes.tolist() == [onepass.HARD, onepass.SOLVED, onepass.COMMON]
+    assert (rows[:, 0] == 0.25).all()
 
 
-def test_short_rows_are_not_compiled_for(uncompiled: list[str]) -> None:
-    pair = made("gaussian", 3, 4_095)
-    assert np.array_equal(solved(pair, fused=True)[1], solved(pair)[1])
-    assert uncompiled == []
-
-
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["triton", "compiler"])
+def test_without_kernels(missing: str, kernels: Callable[[Solve | None], None]) -> None:
+    pair = made("gaussian", 3, 5_000)
     calls = []
 
-    def compiled(_: object) -> object:
-        def fails(*_: object) -> None:
-            calls.append(1)
-            raise RuntimeError("Cannot find a working triton installation.")
+    def fails(*_: object) -> torch.Tensor:
+        calls.append(1)
+        raise RuntimeError("Failed to find a C compiler.")
 
-        return fails
-
-    monkeypatch.setattr(onepass, "_compiled", compiled)
-    monkeypatch.setattr(onepass, "_NO_COMPILER", set())
-    pair = made("gaussian", 3, 5_000)
+    kernels(None if missing == "triton" else fails)
     for _ in range(2):
         assert np.array_equal(solved(pair, fused=True)[1], solved(pair)[1])
-    assert calls == [1]
+    assert {"cpu"} == onepass._NO_COMPILER
+    assert len(calls) == (missing == "compiler")
 
 
-def test_memory_that_runs_out_is_no_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def compiled(_: object) -> object:
-        def fails(*_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+def test_memory_that_runs_out_is_no_missing_compiler(kernels: Callable[[Solve | None], None]) -> None:
+    def fails(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
-        return fails
-
-    monkeypatch.setattr(onepass, "_compiled", compiled)
-    monkeypatch.setattr(onepass, "_NO_COMPILER", set())
+    kernels(fails)
     with pytest.raises(torch.OutOfMemoryError):
         solved(made("gaussian", 3, 5_000), fused=True)
     assert set() == onepass._NO_COMPILER

@@ -180,7 +180,7 @@ def _quintic_root(f0, d0, c0, f1, d1, c1):
         if value >= 0:
             high = t
         step = t - value / slope if slope > 0 else -1.0
-        new = step if low < step < high else (low + high) / 2
+        new = step if low <= step <= high else (low + high) / 2
         if abs(new - t) < 1e-13:
             break
         t = new

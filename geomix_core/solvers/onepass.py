@@ -13,15 +13,15 @@ from one point says how large Δ can be a step away, and |K‴| ≤ R·K″ how 
 Near-identical policies: Δ as a difference of log-sum-exps is lost in rounding. At β = ½ it is also
 −K‴/24 − K⁽⁵⁾/1920 − …, if the supports are equal, and centred moments keep their relative precision.
 
-On CUDA the passes, and what follows them, are compiled with torch.compile: one fused kernel a pass.
+On CUDA `solvers.fused` does the same in four kernels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,10 +37,6 @@ ACTIVE = -1
 
 BLOCK = 2048
 """Tokens that are summed in the working precision."""
-FUSED_BLOCK = 1024
-"""The same for compiled passes on CUDA: as many as inductor reduces without a loop."""
-FUSED_VOCABULARY = 4096
-"""Rows at least as long are worth a compiler's time."""
 TILE_BYTES = 1 << 19
 """Of one array of terms in an uncompiled pass: few enough for the cache, and enough to outweigh the calls."""
 LARGE_TILE_BYTES = 1 << 26
@@ -89,23 +85,41 @@ def solve(
         tolerance: what |α − α*|·√Var may be, in a Fisher–Rao length.
         dtype: float32 or float64 (not on MPS); the rows must be exact in it.
         rows: which rows to solve, `[B']` on that device; by default all.
-        fused: whether to compile the passes; by default on CUDA.
+        fused: whether to use the kernels of `solvers.fused` where possible; by default on CUDA.
     """
-    passes = _Passes(theta, target, dtype, theta.is_cuda if fused is None else fused)
-    precision = Precision(_rounding(theta.device, dtype), tolerance, dtype)
     index = torch.arange(len(theta), device=theta.device) if rows is None else rows
-    count = len(index)
-    index = passes.at_least_two(index)
-    table = passes.run(_start, (1,), passes.three_nodes(index), precision)
+    precision = Precision(_rounding(theta.device, dtype), tolerance, dtype)
+    if theta.is_cuda if fused is None else fused:
+        table = _in_kernels(theta, target, index, precision)
+        if table is not None:
+            return _result(table)
+    passes = _Passes(theta, target, dtype)
+    table = _start(passes.three_nodes(index), precision)
     for _ in range(PASSES):
         active = (table[_CODE] == ACTIVE).nonzero().squeeze(-1)
         if active.numel() == 0:
             break
-        active = passes.at_least_two(active)
         state = table[:, active]
-        sums = passes.tilted(index[active.to(index.device)], state)
-        table[:, active] = passes.run(_step, (1, 1), state, sums, precision)
-    return _result(table[:, :count])
+        table[:, active] = _step(state, passes.tilted(index[active.to(index.device)], state), precision)
+    return _result(table)
+
+
+def _in_kernels(theta: Tensor, target: Tensor, index: Tensor, precision: Precision) -> Tensor | None:
+    """The table by `solvers.fused`, or None where that cannot be used."""
+    if theta.device.type in _NO_COMPILER:
+        return None
+    try:
+        # Only imported here: triton comes with torch for CUDA, and with no other.
+        return import_module("geomix_core.solvers.fused").solve(theta, target, index, precision)  # type: ignore[no-any-return]
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, RuntimeError):  # no triton, or no compiler for this device or this Python: in many guises
+        _NO_COMPILER.add(theta.device.type)
+        return None
+
+
+_NO_COMPILER: set[str] = set()
+"""Types of device for which a compilation has failed."""
 
 
 def _result(table: Tensor) -> Result:
@@ -307,32 +321,12 @@ def _tilted_of_tile(theta: Tensor, target: Tensor, width: int, scalars: Tensor, 
     return _tilted(*_blocks(theta, target, width, NEG_INF if masked else PADDING), scalars, masked)
 
 
-def _fused_nodes(theta: Tensor, target: Tensor, rows: Tensor, dtype: torch.dtype) -> Sums:
-    return _nodes_masked(*_blocks(theta[rows].to(dtype), target[rows].to(dtype), FUSED_BLOCK, NEG_INF))
-
-
-def _fused_tilted(theta: Tensor, target: Tensor, rows: Tensor, scalars: Tensor, dtype: torch.dtype) -> Sums:
-    blocks = _blocks(theta[rows].to(dtype), target[rows].to(dtype), FUSED_BLOCK, NEG_INF)
-    return _tilted(*blocks, scalars, True)
-
-
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
-
-
-_NO_COMPILER: set[str] = set()
-"""Types of device for which a compilation has failed."""
-
-
 class _Passes:
     """The two passes over one pair of logits `[B, V]`, and where their sums are worked on."""
 
-    def __init__(self, theta: Tensor, target: Tensor, dtype: torch.dtype, fused: bool) -> None:
+    def __init__(self, theta: Tensor, target: Tensor, dtype: torch.dtype) -> None:
         self.theta, self.target, self.dtype = theta, target, dtype
         self.device = theta.device
-        # Which rows are compiled for must not depend on the other rows, only on V.
-        self.fused = fused and theta.shape[1] >= FUSED_VOCABULARY and self.device.type not in _NO_COMPILER
         # MPS has no float64.
         self.home = torch.device("cpu") if self.device.type == "mps" else self.device
         vocab = theta.shape[1]
@@ -342,35 +336,8 @@ class _Passes:
         self.rows = max(1, tile // vocab)
         self.columns = max(1, tile // self.width) * self.width
 
-    def run(self, function: Callable[..., Any], axes: tuple[int, ...], *arguments: Any) -> Any:
-        """function(*arguments), compiled if that is wanted and possible; axes: where the first arguments have rows."""
-        found = self._run_compiled(function, axes, *arguments)
-        return function(*arguments) if found is None else found
-
-    def _run_compiled(self, function: Callable[..., Any], axes: tuple[int, ...], *arguments: Any) -> Any:
-        """The same, or None if it is not to be compiled or cannot be."""
-        if not self.fused:
-            return None
-        for x, axis in zip(arguments, axes, strict=False):
-            torch._dynamo.maybe_mark_dynamic(x, axis)
-        try:
-            return _compiled(function)(*arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # no compiler, or none for this device or this Python: it comes in many guises
-            _NO_COMPILER.add(self.device.type)
-            self.fused = False
-            return None
-
-    def at_least_two(self, rows: Tensor) -> Tensor:
-        """The same rows, for the compiler: it would compile once more for a single one."""
-        return rows.expand(2) if self.fused and len(rows) == 1 else rows
-
     def three_nodes(self, rows: Tensor) -> Tensor:
         """Pass 1 of these rows: `Nodes` as `[23, B, blocks]`, float64 where the sums are worked on."""
-        sums = self._run_compiled(_fused_nodes, (0, 0, 0), self.theta, self.target, rows, self.dtype)
-        if sums is not None:
-            return self._home(*sums)
         return self._tiled(rows, lambda theta, target, _: _nodes_of_tile(theta, target, self.width))
 
     def tilted(self, rows: Tensor, table: Tensor) -> Tensor:
@@ -378,9 +345,6 @@ class _Passes:
         s = State(*table.unbind())
         scalars = torch.stack([s.top_theta, s.top_target, s.near, _shift(s), s.beta, s.cut_theta, s.cut_target])
         scalars = scalars.to(self.device, self.dtype)
-        sums = self._run_compiled(_fused_tilted, (0, 0, 0, 1), self.theta, self.target, rows, scalars, self.dtype)
-        if sums is not None:
-            return self._home(*sums)
         masked = (s.masked > 0).tolist()
 
         def tile(theta: Tensor, target: Tensor, at: slice) -> Sums:
@@ -588,7 +552,7 @@ def _quintic_root(f: Tensor, d: Tensor, c: Tensor) -> Tensor:
         value, slope = both.unbind()
         low, high = torch.where(value <= 0, t, low), torch.where(value >= 0, t, high)
         step = t - value / slope
-        t = torch.where((low < step) & (step < high), step, (low + high) / 2)
+        t = torch.where((low <= step) & (step <= high), step, (low + high) / 2)  # at the root step is t
     return t
 
 
