@@ -75,9 +75,13 @@ class Model {
     if ("ess" in found) found.hundred = 100 * found.ess;
     if ("snr" in found && most) found.snr_share = Math.abs(found.snr) / most;
     if (this.watched !== null) found.watched = Math.exp(this.mixture(alpha, found.log_partition)[this.watched]);
-    if (ceiling && "exact_gain" in found) found.gain_share = found.exact_gain / ceiling;
     if (this.progress) {
       found.tilts = this.tilts(alpha);
+      if ("exact_step" in found) {
+        found.exact_step = this.best(found.tilts, found.exact_step);
+        found.exact_gain = this.gain(found.tilts, found.exact_step);
+        if (ceiling) found.gain_share = found.exact_gain / ceiling;
+      }
       found.progress = this.gain(found.tilts, eta);
       found.quadratic = this.quadratic(found, eta);
       found.worst = this.worst(found.tilts);
@@ -123,6 +127,34 @@ class Model {
     for (let k = 0; k < h.length; k++) sum += theta[k] * Math.exp(eta * h[k] - top);
     const found = eta * aim - top - Math.log(sum);
     return Number.isNaN(found) ? -Infinity : found; // of two infinities
+  }
+
+  // The step of largest progress, near the interpolated one: d/dη = E_t[h] − E_θ'[h] falls, by −Var_θ'[h] per η.
+  best({ h, aim, high }, near) {
+    const theta = this.a["atoms.theta"];
+    let [low, up, eta, last] = [0, Infinity, near, Infinity];
+    for (let i = 0; i < 60; i++) {
+      let [mass, first, second] = [0, 0, 0];
+      for (let k = 0; k < h.length; k++) {
+        const w = theta[k] * Math.exp(eta * (h[k] - high));
+        const away = h[k] - aim;
+        mass += w;
+        first += w * away;
+        second += w * away * away;
+      }
+      const slope = -first / mass;
+      if (slope > 0) low = eta;
+      else up = eta;
+      const step = slope / (second / mass - slope * slope);
+      let next = eta + step;
+      if (Math.abs(step) <= 1e-9 * eta) return next;
+      // Where one token takes over all at once, Newton's steps creep or leap.
+      const well = next > low && next < Math.min(up, 2 * eta) && Math.abs(step) <= last / 2;
+      if (!well) next = up === Infinity ? 2 * eta : (low + up) / 2;
+      last = Math.abs(next - eta);
+      eta = next;
+    }
+    return eta;
   }
 
   // The lower of the progress at both ends of the range of η: progress is concave between them.

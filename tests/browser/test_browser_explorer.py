@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +18,7 @@ from geomix_app.explorer.component import script
 from geomix_app.explorer.data import VERSION, pack
 from geomix_app.explorer.sampling import sample
 from geomix_app.notation import number, percent
-from geomix_core import exact_progress, learning_signal, solve_alpha
+from geomix_core import exact_progress, exact_step, learning_signal, solve_alpha
 from geomix_core.divergences import kl
 from geomix_core.policies import PolicyBatch
 from geomix_core.progress import Weights
@@ -488,12 +489,15 @@ def test_browser_reads_the_message_as_python_does(reader: Reader, name: str, wei
         assert float(read) == pytest.approx(exact, rel=1e-6, abs=1e-6 * unit) or max(float(read), exact) < -1e250
 
     for (alpha, eta), read in zip(points, found["points"], strict=True):
-        for curve in samples.curves:
+        for curve in samples.curves.keys() - {"exact_step", "exact_gain"}:
             assert read[curve] == pytest.approx(float(samples.at(curve, alpha)[0]), rel=1e-9, abs=1e-12)
         # What follows from the samples: progress, the worst step, the shares, the token that sentences speak of.
         assert_progress(read["progress"], alpha, eta)
         low, high = (exact_progress(row, alpha, end, weights).item() for end in (0.5, 2.0))
         assert_progress(read["worst"], alpha, 0.5 if low < high else 2.0)
+        best = exact_step(row, alpha, weights).item()
+        assert read["exact_step"] == pytest.approx(best, rel=1e-6, abs=0)
+        assert read["exact_gain"] == pytest.approx(exact_progress(row, alpha, best, weights).item(), abs=1e-6 * unit)
         assert read["gain_share"] == pytest.approx(read["exact_gain"] / 0.5, rel=1e-9)
         assert read["snr_share"] == pytest.approx(abs(read["snr"]) / 2.0)
         assert read["hundred"] == pytest.approx(100 * read["ess"])
@@ -501,6 +505,30 @@ def test_browser_reads_the_message_as_python_does(reader: Reader, name: str, wei
         assert as_number == number(x)
         if abs(x) >= 1e-3:  # Python writes a minus before a zero
             assert as_percent == percent(x)
+
+
+@pytest.mark.parametrize("weights", ["importance", "inverse"])
+@pytest.mark.parametrize("wrong", [0.5, 0.9, 1.1, 2.0])
+def test_best_step_needs_a_rough_start_only(reader: Reader, wrong: float, weights: Weights) -> None:
+    """Where a token takes over all at once, the step between two samples may be off by a tenth."""
+    from test_explorer import scene
+
+    reader.page.goto("about:blank")
+    for name, make in CONTRACT.items():
+        row = make()
+        samples = sample(row, weights)
+        assert samples.atoms is not None
+        curve = samples.curves["exact_step"]
+        rough = {**samples.curves, "exact_step": replace(curve, values=curve.values + np.log(wrong))}
+        alphas = [0.0, 0.1234, 0.5, 0.8765, 1.0]
+        message = pack(scene(samples=replace(samples, curves=rough)))
+        calls = {"points": [(alpha, 1.0) for alpha in alphas], "numbers": []}
+        found: dict[str, Any] = reader.page.evaluate(_MODULE, [script(), list(message), calls])
+        for alpha, read in zip(alphas, found["points"], strict=True):
+            best = exact_step(row, alpha, weights).item()
+            gain = exact_progress(row, alpha, best, weights).item()
+            assert read["exact_step"] == pytest.approx(best, rel=1e-5, abs=0), (name, alpha)
+            assert read["exact_gain"] == pytest.approx(gain, abs=1e-9 * samples.atoms.unit, rel=1e-6), (name, alpha)
 
 
 def test_browser_refuses_another_version(reader: Reader) -> None:
