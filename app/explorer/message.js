@@ -76,10 +76,11 @@ class Model {
     if ("snr" in found && most) found.snr_share = Math.abs(found.snr) / most;
     if (this.watched !== null) found.watched = Math.exp(this.mixture(alpha, found.log_partition)[this.watched]);
     if (this.progress) {
-      found.tilts = this.tilts(alpha);
+      // While η is dragged α stays.
+      if (this.last?.alpha !== alpha) this.last = { alpha, ...this.learning(alpha, found.exact_step) };
+      found.tilts = this.last.tilts;
       if ("exact_step" in found) {
-        found.exact_step = this.best(found.tilts, found.exact_step);
-        found.exact_gain = this.gain(found.tilts, found.exact_step);
+        Object.assign(found, this.last.best);
         if (ceiling) found.gain_share = found.exact_gain / ceiling;
       }
       found.progress = this.gain(found.tilts, eta);
@@ -127,6 +128,14 @@ class Model {
     for (let k = 0; k < h.length; k++) sum += theta[k] * Math.exp(eta * h[k] - top);
     const found = eta * aim - top - Math.log(sum);
     return Number.isNaN(found) ? -Infinity : found; // of two infinities
+  }
+
+  // What does not depend on η: the tilts, and where progress is largest, near the interpolated step.
+  learning(alpha, near) {
+    const tilts = this.tilts(alpha);
+    if (near === undefined) return { tilts };
+    const step = this.best(tilts, near);
+    return { tilts, best: { exact_step: step, exact_gain: this.gain(tilts, step) } };
   }
 
   // The step of largest progress, near the interpolated one: d/dη = E_t[h] − E_θ'[h] falls, by −Var_θ'[h] per η.
