@@ -14,11 +14,13 @@ import numpy as np
 import streamlit as st
 
 from geomix_app import compute, state
-from geomix_app.explorer.data import PANELS, STRIP, Mark, Row, Runs, Scene, pack
+from geomix_app.catalogue import Catalogue
+from geomix_app.explorer.data import COLUMNS, NUMBERS, PANELS, STRIP, Mark, Row, Runs, Scene, pack
 from geomix_app.explorer.sampling import Samples
 from geomix_app.explorer.sentences import SINGLE, Sentences
 from geomix_app.figures.style import HELPER
 from geomix_app.figures.tokens import token_label
+from geomix_app.glossary import ENTRIES
 from geomix_app.notation import percent, runs
 from geomix_app.shell import View
 from geomix_core.status import Status
@@ -129,10 +131,23 @@ def scene(view: View, panels: Sequence[str] = PANELS, parts: Parts | None = None
             name: text.plain(f"explorer.{name}", **{p: f"{{{p}}}" for p in given}) for name, given in SPOKEN.items()
         },
         helper=HELPER,
+        meanings=_meanings(text, parts),
         panels=panels,
         numbers=parts.numbers,
         parts={"track": parts.track, "strip": bool(parts.numbers), "below": parts.below, "share": parts.share},
     )
+
+
+def _meanings(text: Catalogue, parts: Parts) -> dict[str, str]:
+    """What the numbers of the strip and the table's columns are, from the glossary."""
+    shown = {number["symbol"] for name in parts.numbers for number in NUMBERS[name] if "symbol" in number}
+    shown |= {column["symbol"] for column in COLUMNS} if parts.choices else set()
+    return {
+        symbol: ": ".join(text.plain(f"glossary.{entry.name}.{word}") for word in ("name", "means"))
+        for entry in ENTRIES
+        for symbol in entry.symbols
+        if symbol in shown
+    }
 
 
 def _samples(view: View, learns: bool) -> Samples:

@@ -142,7 +142,7 @@ class Track {
 class Strip {
   constructor(app) {
     this.app = app;
-    const { numbers, symbols, words } = app.model;
+    const { numbers, symbols, words, meanings } = app.model;
     this.node = html("div", { class: "strip" }, app.root);
     this.cells = [];
     for (const group of numbers) {
@@ -153,7 +153,7 @@ class Strip {
           continue;
         }
         const own = symbol in symbols ? `color: ${colour(symbol)}` : "";
-        const term = html("span", { class: "term", style: own }, box);
+        const term = html("span", { class: "term", style: own, title: meanings[symbol] ?? "" }, box);
         typesetHtml(html("span", { class: "symbol" }, term), words[symbol] ?? symbols[symbol].runs);
         const value = html("span", { class: "value", "data-quantity": quantity }, term);
         this.cells.push([value, quantity]);
@@ -176,13 +176,13 @@ class Choices {
   constructor(app) {
     this.app = app;
     const { columns, rows } = app.model.choices;
-    const { symbols, words } = app.model;
+    const { symbols, words, meanings } = app.model;
     this.node = html("table", { class: "choices" }, app.root);
     const head = html("tr", {}, html("thead", {}, this.node));
     typesetHtml(html("th", { scope: "col" }, head), words.criterion);
     for (const { symbol } of columns) {
       const style = symbol in symbols ? `color: ${colour(symbol)}` : "";
-      typesetHtml(html("th", { scope: "col", style }, head), words[symbol] ?? symbols[symbol].runs);
+      typesetHtml(html("th", { scope: "col", style, title: meanings[symbol] ?? "" }, head), words[symbol] ?? symbols[symbol].runs);
     }
     const body = html("tbody", {}, this.node);
     for (const { symbol, name, values } of rows) {

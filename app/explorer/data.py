@@ -34,6 +34,7 @@ arrays. The header, by key:
     parts       {track, strip}: whether they are shown; below: pixels that the page needs below the explorer; largest:
                 of its type, in pixels, where it may be larger than on a page
     symbols     {name: {runs, light, dark, dash, shape}} from `notation`
+    meanings    {symbol: what it is, in words}, for the tip over a number of the strip or a column of the table
     words       {name: runs}; spoken: {name: text with {placeholders}} for screen readers
     look        {helper}: the grey of helper lines
 
@@ -55,7 +56,7 @@ import numpy as np
 from geomix_app.explorer.sampling import ORDER, Curve, Samples, reaching
 from geomix_app.notation import SYMBOLS, runs
 
-VERSION = 3
+VERSION = 4
 LIMIT = 1_000_000
 """Bytes that a message may have."""
 
@@ -167,6 +168,7 @@ class Scene:
     words: Mapping[str, Runs]
     spoken: Mapping[str, str]
     helper: str
+    meanings: Mapping[str, str] = field(default_factory=dict)
     sentences: Mapping[str, Sequence[Sentence]] = field(default_factory=dict)
     choices: Sequence[Row] = ()
     snr_best: float | None = None
@@ -241,6 +243,7 @@ def _header(scene: Scene) -> dict[str, Any]:
             name: {"runs": runs(s.html), "light": s.light, "dark": s.dark, "dash": s.dash, "shape": s.shape}
             for name, s in SYMBOLS.items()
         },
+        "meanings": dict(scene.meanings),
         "words": {name: list(text) for name, text in scene.words.items()},
         "spoken": dict(scene.spoken),
         "look": {"helper": scene.helper},

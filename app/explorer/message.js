@@ -2,7 +2,7 @@
 // only mathematics is interpolation along α, q of the top tokens, and exact progress, a sum over atoms. data.py documents
 // the message.
 
-const VERSION = 3;
+const VERSION = 4;
 const HUGE = 1e300; // tilts are clamped there, as in tilts.py
 
 function decode(data) {

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Locator, WebSocket
 from reader import Reader, overlap
 
+from geomix_app.catalogue import LANGUAGES, catalogue
 from geomix_app.explorer.component import script
 from geomix_app.explorer.data import VERSION, pack
 from geomix_app.explorer.sampling import sample
@@ -538,3 +539,15 @@ def test_browser_refuses_another_version(reader: Reader) -> None:
     message = pack(scene()).replace(f'"version":{VERSION}'.encode(), b'"version":9')
     with pytest.raises(Exception, match="version 9"):
         reader.page.evaluate(_MODULE, [script(), list(message), {"points": [], "numbers": []}])
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_numbers_say_what_they_are(reader: Reader, lang: str) -> None:
+    reader.open("choosing", lang=lang, **THREE)
+    reader.page.locator(".explorer").wait_for()
+    text = catalogue(lang)
+    found = reader.page.locator(".explorer .strip .term, .explorer .choices thead th").evaluate_all(
+        "nodes => nodes.map(n => n.title).filter(Boolean)"
+    )
+    for name in ("ess", "snr", "best_progress"):
+        assert f"{text.plain(f'glossary.{name}.name')}: {text.plain(f'glossary.{name}.means')}" in found
