@@ -20,6 +20,7 @@ from geomix_app.learn.figures import Live
 from geomix_app.learn.formulas import FORMULAS, latex_number
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
 from geomix_app.learn.steps import STEPS, place
+from geomix_app.learn.symbols import chips
 from geomix_app.notation import SYMBOLS
 from geomix_app.scenario import Scenario, from_query, to_query
 from geomix_app.shell import View
@@ -361,3 +362,19 @@ def test_another_draw_brings_other_policies(query: dict[str, str]) -> None:
     assert after.policies_key != scenario.policies_key
     assert from_query(to_query(after)) == (after, ())
     assert compute.row(after, None).batch.vocab_size > 1
+
+
+# --- symbols -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_symbol_says_what_it_means(lang: str) -> None:
+    view = facts(lang).view
+    found = chips(view, ("snr", "progress"))
+    assert found.count('tabindex="0"') == 2
+    for name in ("snr", "progress"):
+        assert view.text.html(f"glossary.{name}.name") in found
+        assert view.text.html(f"glossary.{name}.means") in found
+    # As the formula writes it, not as the figures' key does.
+    assert f">{view.text.html('explorer.progress')}<" in found
+    assert f">{SYMBOLS['progress'].html}<" not in found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from geomix_app import compute, notation, shell
@@ -20,12 +20,12 @@ from geomix_app.explorer.data import pack
 from geomix_app.figures import export
 from geomix_app.figures.style import Style
 from geomix_app.figures.tokens import token_label
-from geomix_app.glossary import BY_SYMBOL
 from geomix_app.learn import figures, formulas
 from geomix_app.learn.facts import Facts
 from geomix_app.learn.figures import Live
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
 from geomix_app.learn.steps import AT_A_POINT, BY_NAME, OF_A_TOKEN, Step
+from geomix_app.learn.symbols import chips
 from geomix_app.notation import SYMBOLS, number, parameter, percent
 from geomix_app.shell import View
 from geomix_core.claims import Outcome
@@ -225,21 +225,10 @@ def _formula(step: Step, facts: Facts, with_proof: bool) -> Screen:
         about.append(f"<span>{prose(text.plain('page.derivation.token', token=token))}</span>")
     body = mathml.display(formula.lines, text.plain("page.derivation.formula"))
     body += f'<p class="about">{" ".join(about)}</p>' if about else ""
-    body += _symbols(facts.view, formula.symbols)
+    body += chips(facts.view, formula.symbols)
     if not with_proof or not step.proofs:
         return Screen("formula", body)
     return Screen("formula", body + _steps(text, step, first=1), 1 + step.proofs)
-
-
-def _symbols(view: View, names: Sequence[str]) -> str:
-    """The symbols of a formula in their colours; each says what it means when it is pointed at, tapped or focused."""
-    chips = (
-        f'<span class="symbol" tabindex="0" role="note" style="color: {view.style.colour(name)}">{SYMBOLS[name].html}'
-        f'<span class="meaning"><b>{prose(view.text.plain(f"glossary.{BY_SYMBOL[name].name}.name"))}</b><br>'
-        f"{prose(view.text.plain(f'glossary.{BY_SYMBOL[name].name}.means'))}</span></span>"
-        for name in names
-    )
-    return f'<div class="symbols">{"".join(chips)}</div>'
 
 
 def _proof(text: Catalogue, step: Step) -> Screen | None:

@@ -10,13 +10,13 @@ import streamlit as st
 from geomix_app import shell, state
 from geomix_app.explorer.component import explorer
 from geomix_app.figures.tokens import token_label
-from geomix_app.glossary import BY_SYMBOL
 from geomix_app.learn import figures, formulas, questions
 from geomix_app.learn.facts import Facts
 from geomix_app.learn.figures import Live
 from geomix_app.learn.questions import QUESTIONS, Choice, Mark
 from geomix_app.learn.steps import AT_A_POINT, OF_A_TOKEN, ORDER, STEPS, Step, place
-from geomix_app.notation import SYMBOLS, number, parameter
+from geomix_app.learn.symbols import chips
+from geomix_app.notation import number, parameter
 from geomix_app.shell import View
 from geomix_app.views import lecture
 from geomix_core.claims import Outcome
@@ -217,23 +217,7 @@ def _formula(view: View, step: Step, facts: Facts) -> None:
 
 
 def _symbols(view: View, names: tuple[str, ...]) -> None:
-    """The symbols of a formula in their colours; each says what it means when it is pointed at, tapped or focused."""
-    chips = "".join(_chip(view, name) for name in names)
-    st.html(f"<style>{_CHIPS}</style><div class='gx-symbols'>{chips}</div>")
-
-
-def _chip(view: View, symbol: str) -> str:
-    entry = f"glossary.{BY_SYMBOL[symbol].name}"
-    meaning = f"<b>{view.text.html(f'{entry}.name')}</b><br>{view.text.html(f'{entry}.means')}"
-    return (
-        f'<span class="gx-symbol" tabindex="0" role="note" style="color:{view.style.colour(symbol)}">'
-        f'{_written(view, symbol)}<span class="gx-meaning">{meaning}</span></span>'
-    )
-
-
-def _written(view: View, symbol: str) -> str:
-    """A symbol as HTML; figures write "exact" where a formula writes Progress."""
-    return view.text.html("explorer.progress") if symbol == "progress" else SYMBOLS[symbol].html
+    st.html(f"<style>{_CHIPS}</style>{chips(view, names)}")
 
 
 _CHIPS = """
