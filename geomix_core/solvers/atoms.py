@@ -32,12 +32,11 @@ from geomix_core.solvers.lanes import (
     bits_of,
     double_of,
     exp2,
+    extent,
     in_lanes,
     intrinsic_,
     larger,
-    maximum,
     scratch,
-    usable,
 )
 
 WIDTH = 0.05
@@ -145,16 +144,15 @@ def survey(u, v, r, own, k, facts):
     """
     least, mask = k[6], k[4]
     sound, low_u, low_v, most_u, most_v, low, high = _extent(u, v, least, k[5])
-    if not sound or (own and not usable(r, k[5])):
+    low_r, most_r, sound_r = extent(r, least, k[5]) if own else (low_u, most_u, True)
+    if not (sound and sound_r):
         for i in range(u.shape[0]):
             if u[i] != u[i] or v[i] != v[i] or (own and r[i] != r[i]):
                 return NAN, 0
         return INFINITE, 0
-    most_r = maximum(r, least) if own else most_u
     if most_u == least or most_v == least or most_r == least:
         return EMPTY, 0
     facts[MOST_U], facts[MOST_V], facts[MOST_R], facts[UNEQUAL] = most_u, most_v, most_r, 0.0
-    low_r = _extent(r, r, least, k[5])[1] if own else low_u
     if low_u - most_u < mask or low_v - most_v < mask or low_r - most_r < mask:
         wide_low, wide_high, covered, elsewhere = _extent_masked(u, v, r if own else u, most_u, most_v, most_r)
         if not covered:

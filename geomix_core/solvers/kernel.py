@@ -24,7 +24,7 @@ import numpy as np
 from numba import carray, njit  # type: ignore[attr-defined]
 
 from geomix_core.policies import MASK_GAP
-from geomix_core.solvers.lanes import BLOCK, exp2, float_of, in_lanes, larger, maximum, scratch, summed, usable
+from geomix_core.solvers.lanes import BLOCK, exp2, extent, float_of, in_lanes, larger, scratch, summed
 from geomix_core.solvers.onepass import (
     COARSE,
     COMMON,
@@ -57,8 +57,8 @@ ALPHA, DELTA, VARIANCE, LOW, HIGH, BOUND, PASSES = range(7)
 
 
 @in_lanes
-def _three_nodes(u, v, most_u, most_v, k, out):
-    """Pass 1.
+def _three_nodes(u, v, most_u, most_v, masked, k, out):
+    """Pass 1. masked: whether a token may lie below the mask, which costs a third more.
 
     out[0:12]: Σ w aʲ at β = 0, ½, 1, on the common support; [12:14]: Σ e^u, Σ e^v on each policy's own; [14:17]: sizes
     of the common support and of both; [17:19]: the range of a.
@@ -75,17 +75,21 @@ def _three_nodes(u, v, most_u, most_v, k, out):
         count = part_u.shape[0]
         for j in range(count):
             x, y = part_u[j] - most_u, part_v[j] - most_v
-            here_u, here_v = one if x >= mask else zero, one if y >= mask else zero
-            here = here_u * here_v
-            a = y - x if here > zero else zero
+            a = y - x
             e, f = exp2(x, half), exp2(y, half)
-            ee, ff, ef = e * e * here_u, f * f * here_v, e * f * here
+            ee, ff, ef = e * e, f * f, e * f
+            if masked:
+                here_u, here_v = one if x >= mask else zero, one if y >= mask else zero
+                here = here_u * here_v
+                a = a if here > zero else zero
+                ee, ff, ef = ee * here_u, ff * here_v, ef * here
+                both += here
+                in_both_u += here_u
+                in_both_v += here_v
             all_u[j], all_v[j] = ee, ff
-            both += here
-            in_both_u += here_u
-            in_both_v += here_v
             high, fall = larger(a, high), larger(-a, fall)
-            ee, ff = ee * here, ff * here
+            if masked:
+                ee, ff = ee * here, ff * here
             aa = a * a
             aaa = aa * a
             s0 += ee
@@ -117,6 +121,8 @@ def _three_nodes(u, v, most_u, most_v, k, out):
         out[14] += both
         out[15] += in_both_u
         out[16] += in_both_v
+    if not masked:
+        out[14] = out[15] = out[16] = u.shape[0]
     out[17], out[18] = -fall, high
 
 
@@ -137,7 +143,7 @@ def _log_sums(u, v, most_u, most_v, k, out):
 
 
 @in_lanes
-def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
+def _tilted(u, v, most_u, most_v, masked, beta, c, shift, k, out):
     """Pass 2. out[0:4]: Σ w dʲ, j = 0..3, with w = e^(u + βa − shift) and d = a − c, on the common support."""
     zero, log2e, mask = k[0], k[3], k[4]
     all_w, all_wd = carray(scratch(zero), BLOCK), carray(scratch(log2e), BLOCK)
@@ -149,10 +155,13 @@ def _tilted(u, v, most_u, most_v, beta, c, shift, k, out):
         count = part_u.shape[0]
         for j in range(count):
             x, y = part_u[j] - most_u, part_v[j] - most_v
-            ok = (x >= mask) & (y >= mask)
-            a = y - x if ok else zero
+            a = y - x
+            if masked:
+                ok = (x >= mask) & (y >= mask)
+                a = a if ok else zero
             w = exp2(x + beta * a - shift, log2e)
-            w = w if ok else zero
+            if masked:
+                w = w if ok else zero
             d = a - c
             wd = w * d
             wdd = wd * d
@@ -188,9 +197,14 @@ def _quintic_root(f0, d0, c0, f1, d1, c1):
 
 
 @njit(nogil=True, cache=True)
-def _most(u, k):
-    """The maximum, in the precision of the constants."""
-    return k[1] * maximum(u, u.dtype.type(-np.inf))
+def _survey(u, v, k):
+    """(both maxima in the precision of the constants, whether a token may be masked, whether all is usable)."""
+    least = u.dtype.type(-np.inf)
+    low_u, high_u, sound_u = extent(u, least, k[5])
+    low_v, high_v, sound_v = extent(v, least, k[5])
+    most_u, most_v = k[1] * high_u, k[1] * high_v
+    masked = low_u - most_u < k[4] or low_v - most_v < k[4]
+    return most_u, most_v, masked, sound_u and sound_v
 
 
 @njit(nogil=True, cache=True)
@@ -203,15 +217,18 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
     """
     row[:] = 0.0
     row[ALPHA], row[HIGH], row[BOUND] = 0.5, 1.0, 0.5
-    if not (usable(u, k[5]) and usable(v, k[5])):
+    most_u, most_v, masked, sound = _survey(u, v, k)
+    if not sound:
         for i in range(u.shape[0]):
             if u[i] != u[i] or v[i] != v[i]:
                 return NAN
         return INFINITE
-    most_u, most_v = _most(u, k), _most(v, k)
     if most_u == k[6] or most_v == k[6]:
         return EMPTY
-    _three_nodes(u, v, most_u, most_v, k, sums)
+    if masked:
+        _three_nodes(u, v, most_u, most_v, True, k, sums)
+    else:
+        _three_nodes(u, v, most_u, most_v, False, k, sums)
     row[PASSES] = 2
     if sums[14] == 0:
         return DISJOINT
@@ -249,17 +266,17 @@ def solve_row(u, v, k, rounding, tolerance, sums, row):
     if not fine and rounding * (1 + abs(c)) > tolerance * math.sqrt(max(k2[0], k2[1], k2[2])):
         row[ALPHA] = 1 - beta
         return REFINE  # so near to identical that pass 2 would say so
-    return _close_in(u, v, most_u, most_v, beta, c, k, rounding, tolerance, sums, row)
+    return _close_in(u, v, most_u, most_v, masked, beta, c, k, rounding, tolerance, sums, row)
 
 
 @njit(nogil=True, cache=True)
 def refine_row(u, v, k, rounding, tolerance, sums, row):
     """A row of which `solve_row` in float32 said REFINE, given its `sums` and `row`: from its α on in float64."""
-    most_u, most_v = _most(u, k), _most(v, k)
+    most_u, most_v, masked, _ = _survey(u, v, k)
     _log_sums(u, v, most_u, most_v, k, sums[12:14])
     row[PASSES] += 1
     c = math.log(sums[13]) - math.log(sums[12])
-    return _close_in(u, v, most_u, most_v, 1 - row[ALPHA], c, k, rounding, tolerance, sums, row)
+    return _close_in(u, v, most_u, most_v, masked, 1 - row[ALPHA], c, k, rounding, tolerance, sums, row)
 
 
 @njit(nogil=True, cache=True)
@@ -276,7 +293,7 @@ def _remainder(step, error, span):
 
 
 @njit(nogil=True, cache=True)
-def _close_in(u, v, most_u, most_v, beta, c, k, rounding, tolerance, sums, row):
+def _close_in(u, v, most_u, most_v, masked, beta, c, k, rounding, tolerance, sums, row):
     """Tilted passes from β on, until the bound is met: a code, and `row`. sums: as `_three_nodes` has left them."""
     span = sums[18] - sums[17]
     equal = sums[14] == sums[15] and sums[14] == sums[16]
@@ -289,7 +306,10 @@ def _close_in(u, v, most_u, most_v, beta, c, k, rounding, tolerance, sums, row):
         left = 0 if beta < 0.5 else 1
         t = 2 * beta - left
         shift = math.log(sums[4 * left]) * (1 - t) + math.log(sums[4 * left + 4]) * t
-        _tilted(u, v, most_u, most_v, cast(beta), near, cast(shift), k, sums[20:24])
+        if masked:
+            _tilted(u, v, most_u, most_v, True, cast(beta), near, cast(shift), k, sums[20:24])
+        else:
+            _tilted(u, v, most_u, most_v, False, cast(beta), near, cast(shift), k, sums[20:24])
         row[PASSES] += 1
         s0 = sums[20]
         if not (s0 > (1e-290 if fine else 1e-20)):

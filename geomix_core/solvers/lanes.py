@@ -30,6 +30,7 @@ the process that compiles, one in those that load its cache, and their sums diff
 
 BLOCK = 2048
 """Tokens at a time: two arrays of terms stay in the first-level cache."""
+QUARTER = BLOCK // 4
 
 
 def intrinsic_(typing: Callable[..., Any]) -> Any:
@@ -45,16 +46,27 @@ _Q = tuple(math.log(2) ** n / math.factorial(n) for n in range(13))
 
 
 @intrinsic_
-def power_of_two(_context: Any, n: Any) -> Any:
-    """2ⁿ for a whole number n given as a float, by writing the exponent."""
-    bits, bias, mantissa = (32, 127, 23) if n == types.float32 else (64, 1023, 52)
+def nearest(_context: Any, x: Any) -> Any:
+    """The whole number nearest to x, as a float."""
+
+    def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.rint", (kind,)), arguments)
+
+    return x(x), generate
+
+
+@intrinsic_
+def times_power_of_two(_context: Any, x: Any, n: Any) -> Any:
+    """x·2ⁿ for a whole number n given as a float, by adding to the exponent; both numbers must be normal."""
+    bits, mantissa = (32, 23) if x == types.float32 else (64, 52)
 
     def generate(_c: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         whole = ir.IntType(bits)
-        exponent = builder.add(builder.fptosi(arguments[0], whole), ir.Constant(whole, bias))
-        return builder.bitcast(builder.shl(exponent, ir.Constant(whole, mantissa)), arguments[0].type)
+        exponent = builder.shl(builder.fptosi(arguments[1], whole), ir.Constant(whole, mantissa))
+        return builder.bitcast(builder.add(builder.bitcast(arguments[0], whole), exponent), arguments[0].type)
 
-    return n(n), generate
+    return x(x, n), generate
 
 
 @intrinsic_
@@ -131,52 +143,53 @@ def exp2(x: Any, scale: Any) -> Any:
 
 @overload(exp2, inline="always")
 def exp2_compiled(x: Any, scale: Any) -> Callable[[Any, Any], Any]:
-    """2^(x·scale) for x ≤ 0, about 2⁻¹²⁶ (2⁻¹⁰²²) for anything smaller; relative error 1e-7 (3e-16).
+    """2^(x·scale) for x ≤ 0, about 2⁻¹²⁵ (2⁻¹⁰²¹) for anything smaller; relative error 1e-7 (3e-16).
 
     The product is never rounded: its error would grow with |x|.
     """
     if x == types.float32:
-        least, half = np.float32(-126.0), np.float32(0.5)
+        least = np.float32(-125.0)
         p0, p1, p2, p3, p4, p5, p6 = _P
 
         def single(x: Any, scale: Any) -> Any:
-            n = np.floor(max(x * scale, least) + half)
-            f = fused(max(x, least / scale), scale, -n)
-            return (p0 + f * (p1 + f * (p2 + f * (p3 + f * (p4 + f * (p5 + f * p6)))))) * power_of_two(n)
+            most = larger(x, least / scale)
+            n = nearest(most * scale)
+            f = fused(most, scale, -n)
+            return times_power_of_two(p0 + f * (p1 + f * (p2 + f * (p3 + f * (p4 + f * (p5 + f * p6))))), n)
 
         return single
     q0, q1, q2, q3, q4, q5, q6, q7, q8, q9, q10, q11, q12 = _Q
 
     def double(x: Any, scale: Any) -> Any:
-        n = np.floor(max(x * scale, -1022.0) + 0.5)
-        f = fused(max(x, -1022.0 / scale), scale, -n)
+        most = larger(x, -1021.0 / scale)
+        n = nearest(most * scale)
+        f = fused(most, scale, -n)
         g = q6 + f * (q7 + f * (q8 + f * (q9 + f * (q10 + f * (q11 + f * q12)))))
-        return (q0 + f * (q1 + f * (q2 + f * (q3 + f * (q4 + f * (q5 + f * g)))))) * power_of_two(n)
+        return times_power_of_two(q0 + f * (q1 + f * (q2 + f * (q3 + f * (q4 + f * (q5 + f * g))))), n)
 
     return double
 
 
 @njit(fastmath=FAST, nogil=True, cache=True)
-def usable(u, largest):
-    """No NaN and no +inf."""
+def extent(u, least, largest):
+    """(the lowest and the highest of u, whether neither NaN nor +inf is among them); least: −inf of its dtype."""
+    low = high = least
     bad = 0
     for i in range(u.shape[0]):
         bad |= not (u[i] <= largest)
-    return bad == 0
-
-
-@in_lanes
-def maximum(u, least):
-    most = least
-    for i in range(u.shape[0]):
-        most = larger(u[i], most)
-    return most
+        low, high = larger(-u[i], low), larger(u[i], high)
+    return -low, high, bad == 0
 
 
 @in_lanes
 def summed(terms, count):
-    """Σ of the first terms in float64."""
+    """Σ of the first terms in float64, of a whole BLOCK four by four: adding equal numbers so rounds nothing."""
     total = 0.0
+    if count == BLOCK:
+        for i in range(QUARTER):
+            pairs = (terms[i] + terms[i + QUARTER]) + (terms[i + 2 * QUARTER] + terms[i + 3 * QUARTER])
+            total += np.float64(pairs)
+        return total
     for i in range(count):
         total += np.float64(terms[i])
     return total
