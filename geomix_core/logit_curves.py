@@ -12,7 +12,7 @@ from geomix_core.policies import PolicyBatch
 from geomix_core.row_chunks import Backend, Rows, check_options, compiled, contiguous, rows_of
 from geomix_core.tilts import WEIGHTS, Weights
 
-WIDTH, MOST = 0.05, 896
+WIDTH, MOST = 0.4, 768
 """Cells of the atoms: nats, and how many at most."""
 
 

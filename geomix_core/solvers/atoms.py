@@ -1,15 +1,20 @@
 """One row of logits as a few hundred atoms in a single pass, compiled (numba): what curves and searches run on.
 
 With u, v the two rows less their maxima, ℓ = (v − u) − c, where c is the difference of the log-sum-exps. Tokens fall
-into cells of ℓ, and each cell collects the moments Σ p·dʲ, j = 0..3, of the distance d from its middle. Two Gauss nodes
-a cell match all four, so that for its part of E_θ[e^(sℓ)]
+into cells of ℓ, and each cell collects the moments Σ p·dʲ, j = 0..7, of the distance d from its middle. Weights at
+eight Chebyshev nodes a cell match them all, so that for its part of E_θ[e^(sℓ)]
 
-    |Σ p e^(sℓ) − its sum over the nodes| ≤ (s·width)⁴/1536 · e^(|s|·width) · Σ p e^(sℓ),
+    |Σ p e^(sℓ) − its sum over the nodes| ≤ 2·(|s|·width/4)⁸/8! · e^(|s|·width) · Σ p e^(sℓ),
 
-7e-8 of it for |s| ≤ 2 and cells of WIDTH: the remainder of two-point Gauss quadrature is f⁗/4!·∫π₂², and of all monic
-π₂ the orthogonal one has the least ∫π₂², so no more than Chebyshev's, (width²/8)². A reward of its own makes two more
-measures, p·r and p·r²; the four moments of each go to four Chebyshev nodes a cell. Those atoms may be negative, but
-sums that are linear in them are as exact: (s·width)⁴/3072 of the sum of magnitudes.
+2e-11 of it for |s| ≤ 2 and cells of WIDTH: the sum is exact for polynomials of degree 7 in d, of which the Chebyshev
+interpolant of e^(sd) is that near. c is made of the same sums at s = 1, and off by as much. A reward of its own makes
+two more measures, p·r and p·r², which go to the same nodes. Those atoms may be negative, but sums that are linear in
+them are as exact, of the sum of magnitudes.
+
+For a search fewer will do (`coarsen`): from the first four moments two Gauss nodes a cell, all positive, off by
+(s·width)⁴/1536 (the remainder of two-point Gauss quadrature is f⁗/4!·∫π₂², and of all monic π₂ the orthogonal one has
+the least ∫π₂², so no more than Chebyshev's, (width²/8)²), or with a reward of its own four Chebyshev nodes, off by
+(s·width)⁴/3072 of the sum of magnitudes.
 
 The likeliest token of π_θ stays an atom of its own, from which cells are counted: where it has nearly all the mass,
 sums over the others lose nothing to it. Cells are of one width, or (fine) shrink with the distance within EDGE of it,
@@ -39,11 +44,11 @@ from geomix_core.solvers.lanes import (
     scratch,
 )
 
-WIDTH = 0.05
+WIDTH = 0.3
 """Nats."""
 MOST = 1024
 """Cells at most: the cache is small."""
-LEAST = 96
+LEAST = 24
 """Cells at least, of one width."""
 EDGE, FINEST, PARTS = 0.5, 2.0**-25, 8
 """Nats from the top token's ℓ within which an octave has PARTS cells, down to FINEST, where cells are fine."""
@@ -55,6 +60,8 @@ RECIPROCAL, MAGIC = 2046 << 52, 0x433 << 52
 FIRST = float((1023 - 25) * PARTS)
 """For the bits of a float64: those below a cell; its exponent, and what leads to a cell; the exponent of 1/2ᵉ, and of
 numbers whose last bit is 1; FINEST's place."""
+STEP = 512
+"""Tokens that are weighed before they are added to cells: what they are is still in the first-level cache."""
 SMALL = 1024
 """Tokens up to which each is an atom of its own."""
 SINGLE_EPS = 2.0**-23
@@ -68,56 +75,114 @@ LOG2E = 1 / math.log(2)
 FINE, NAN, INFINITE, EMPTY, UNCOVERED, WIDE = range(6)
 """Codes of `survey`: UNCOVERED where a token of π_θ has no finite ℓ or reward, WIDE beyond WIDEST."""
 
-MOST_U, MOST_V, MOST_R, LOW, HIGH, LOG_U, LOG_V, LOG_R, LOST, UNEQUAL, SHIFT = range(11)
+MOST_U, MOST_V, MOST_R, LOW, HIGH, LOG_U, LOG_V, LOG_R, LOST, UNEQUAL, SHIFT, MASKED = range(12)
 """Of a row: maxima of the logits (target first is V; R: reference); the range of v − u where π_θ > 0; log Σ e^u, e^v,
-e^r above their maxima; log of π_t's mass where π_θ > 0; whether π_t has mass elsewhere; c."""
-FACTS = 11
+e^r above their maxima; log of π_t's mass where π_θ > 0; whether π_t has mass elsewhere; c; whether a token is masked.
+"""
+MIDDLE, ABOVE, COUNT, SIZE = range(12, 16)
+"""Of its cells: v − u of the top token, cells above it, all of them, their width where it is the same."""
+FACTS = 16
 
-_NODES = 0.5 * np.cos((2 * np.arange(4) + 1) * np.pi / 8)
-_N0, _N1, _N2, _N3 = _NODES
-_LAGRANGE = np.linalg.inv(np.vander(_NODES, increasing=True).T)
-"""Weights at the four nodes of a cell that match its moments: their sum is the mass, and so on."""
+SHARP = 1e-12
+"""Squares of a cell's width below which the spread in it is rounding, to a third moment."""
+MOMENTS = 8
+"""Of a cell, j = 0..7, and nodes that match them."""
+
+
+def _nodes(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chebyshev nodes in [−½, ½], and what makes weights at them of moments, in two steps.
+
+    First Chebyshev moments of the moments, then weights. The first step enlarges rounding, but that of a high moment,
+    which smooth functions hardly feel.
+    """
+    order = np.arange(count)
+    nodes = np.cos((2 * order + 1) * np.pi / (2 * count))
+    to_chebyshev = np.zeros((count, count))
+    for k in order:
+        powers = np.polynomial.chebyshev.cheb2poly(np.eye(count)[k])
+        to_chebyshev[k, : len(powers)] = powers * 2.0 ** np.arange(len(powers))
+    to_weights = np.cos(np.outer(np.arccos(nodes), order)) * np.where(order > 0, 2, 1) / count
+    return nodes / 2, to_chebyshev, to_weights
+
+
+_NODES, _TO_CHEBYSHEV, _TO_WEIGHTS = _nodes(MOMENTS)
+_NODES_4, _TO_CHEBYSHEV_4, _TO_WEIGHTS_4 = _nodes(4)
+
+
+def _moments(builder: Any, mass: Any, d: Any) -> Any:
+    """mass·(1, d, …, d⁷) in eight lanes."""
+    double = mass.type
+
+    def lanes(*values: Any) -> Any:
+        out = ir.Constant(ir.VectorType(double, len(values)), ir.Undefined)
+        for j, value in enumerate(values):
+            out = builder.insert_element(out, value, ir.Constant(ir.IntType(32), j))
+        return out
+
+    def joined(low: Any, high: Any, count: int) -> Any:
+        order = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
+        return builder.shuffle_vector(low, high, order)
+
+    square = builder.fmul(d, d)
+    fourth = builder.fmul(square, square)
+    two = lanes(mass, builder.fmul(mass, d))
+    four = joined(two, builder.fmul(two, lanes(*2 * [square])), 4)
+    return joined(four, builder.fmul(four, lanes(*4 * [fourth])), 8)
+
+
+def _plus(builder: Any, pointer: Any, moments: Any) -> None:
+    """One load, one sum, one store: the pass's narrowest point."""
+    pointer = builder.bitcast(pointer, moments.type.as_pointer())
+    before = builder.load(pointer)
+    before.align = 8
+    builder.store(builder.fadd(before, moments), pointer).align = 8
 
 
 @intrinsic_
-def _add(_context: Any, cells: Any, place: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """cells[place], four numbers, += (a, b, c, d), as one load, one sum and one store: the pass's narrowest point."""
+def _add_moments(_context: Any, cells: Any, place: Any, mass: Any, d: Any) -> Any:
+    """cells[place], of cells `[n, 8]`, += mass·dʲ."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        four = ir.VectorType(ir.DoubleType(), 4)
-        start = builder.mul(arguments[1], ir.Constant(ir.IntType(64), 4))
-        pointer = builder.bitcast(builder.gep(array.data, [start]), four.as_pointer())
-        moments = ir.Constant(four, ir.Undefined)
-        for j in range(4):
-            moments = builder.insert_element(moments, arguments[2 + j], ir.Constant(ir.IntType(32), j))
-        before = builder.load(pointer)
-        before.align = 8
-        builder.store(builder.fadd(before, moments), pointer).align = 8
+        start = builder.mul(arguments[1], ir.Constant(ir.IntType(64), MOMENTS))
+        _plus(builder, builder.gep(array.data, [start]), _moments(builder, *arguments[2:]))
         return context.get_dummy_value()
 
-    return types.void(cells, place, a, b, c, d), generate
+    return types.void(cells, place, mass, d), generate
 
 
-@njit(inline="always")
-def _add_moments(cells, place, mass, d):
-    md = mass * d
-    mdd = md * d
-    _add(cells, place, mass, md, mdd, mdd * d)
+@intrinsic_
+def _add_rewards(_context: Any, cells: Any, place: Any, mass: Any, d: Any, reward: Any) -> Any:
+    """cells[place], of cells `[n, 3, 8]`, += mass·rewardᵏ·dʲ."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        start = builder.mul(arguments[1], ir.Constant(ir.IntType(64), 3 * MOMENTS))
+        reward = ir.Constant(ir.VectorType(arguments[4].type, MOMENTS), ir.Undefined)
+        for j in range(MOMENTS):
+            reward = builder.insert_element(reward, arguments[4], ir.Constant(ir.IntType(32), j))
+        moments = _moments(builder, *arguments[2:4])
+        for k in range(3):
+            moments = moments if k == 0 else builder.fmul(moments, reward)
+            place = builder.add(start, ir.Constant(ir.IntType(64), k * MOMENTS))
+            _plus(builder, builder.gep(array.data, [place]), moments)
+        return context.get_dummy_value()
+
+    return types.void(cells, place, mass, d, reward), generate
 
 
 @njit(fastmath=FAST, nogil=True, cache=True)
 def _extent(u, v, least, largest):
     """(whether neither has NaN or +inf, both lowest, both highest, the lowest and highest v − u)."""
     low_u = low_v = low = high = most_u = most_v = least
-    bad = 0
+    sound = True
     for i in range(u.shape[0]):
         x, y = u[i], v[i]
         a = y - x
-        bad |= (not (x <= largest)) | (not (y <= largest))
+        sound &= (x <= largest) & (y <= largest)
         low_u, low_v, low = larger(-x, low_u), larger(-y, low_v), larger(-a, low)
         most_u, most_v, high = larger(x, most_u), larger(y, most_v), larger(a, high)
-    return bad == 0, -low_u, -low_v, most_u, most_v, -low, high
+    return sound, -low_u, -low_v, most_u, most_v, -low, high
 
 
 @njit(nogil=True, cache=True)
@@ -152,12 +217,14 @@ def survey(u, v, r, own, k, facts):
         return INFINITE, 0
     if most_u == least or most_v == least or most_r == least:
         return EMPTY, 0
-    facts[MOST_U], facts[MOST_V], facts[MOST_R], facts[UNEQUAL] = most_u, most_v, most_r, 0.0
+    facts[MOST_U], facts[MOST_V], facts[MOST_R] = most_u, most_v, most_r
+    facts[MASKED] = facts[UNEQUAL] = 0.0
     if low_u - most_u < mask or low_v - most_v < mask or low_r - most_r < mask:
         wide_low, wide_high, covered, elsewhere = _extent_masked(u, v, r if own else u, most_u, most_v, most_r)
         if not covered:
             return UNCOVERED, 0
-        facts[LOW], facts[HIGH], facts[UNEQUAL] = wide_low, wide_high, 1.0 if elsewhere else 0.0
+        facts[LOW], facts[HIGH] = wide_low, wide_high
+        facts[MASKED], facts[UNEQUAL] = 1.0, 1.0 if elsewhere else 0.0
     else:
         facts[LOW], facts[HIGH] = low, high
     # In float32 v − u is off by its rounding, which is large where the logits have large offsets.
@@ -220,99 +287,120 @@ def _find(d, per, above):
     return cell + (above if d < 0 else 0.0), (part if within else t - floor) - 0.5
 
 
-@njit(inline="always")
-def _weigh(x, y):
-    """(1 where π_θ > 0, else 0; e^x and e^y, 0 for masks)."""
-    here = 1.0 if x >= MASK else 0.0
-    there = 1.0 if y >= MASK else 0.0
-    return here, exp2(x, LOG2E) * here, exp2(y, LOG2E) * there
-
-
 @in_lanes
-def _collect(u, v, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
-    """Adds to cells `[cells, 4]` the moments of e^u in each; out[0:3] += Σ e^u, Σ e^v, Σ e^v where π_θ > 0.
-
-    exp_u, exp_v `[V]` are filled with e^u, and with e^v where π_θ > 0, unless they are empty.
-    """
-    mass, offset, cell = carray(scratch(0.0), BLOCK), carray(scratch(1.0), BLOCK), carray(scratch(2.0), BLOCK)
-    weight = carray(scratch(3.0), BLOCK)
-    most_u, most_v, per, last = facts[MOST_U], facts[MOST_V], 1 / width, len(cells) - 1
-    for start in range(0, u.shape[0], BLOCK):
-        part_u, part_v = u[start : start + BLOCK], v[start : start + BLOCK]
-        keep_u, keep_v = exp_u[start : start + BLOCK], exp_v[start : start + BLOCK]
+def _collect(u, v, facts, fine, masked, cells):
+    """Adds to cells `[n, 8]` the moments of e^u in each; returns Σ e^v where π_θ = 0."""
+    mass, offset, cell = carray(scratch(0.0), BLOCK), carray(scratch(1.0), BLOCK), carray(scratch(np.int32(2)), BLOCK)
+    most_u, most_v, middle = facts[MOST_U], facts[MOST_V], facts[MIDDLE]
+    above, per, last = facts[ABOVE], 1 / facts[SIZE], len(cells) - 1.0
+    elsewhere = 0.0
+    for start in range(0, u.shape[0], STEP):
+        part_u, part_v = u[start : start + STEP], v[start : start + STEP]
         count = part_u.shape[0]
-        all_u = all_v = both = 0.0
         for j in range(count):
             x, y = np.float64(part_u[j]) - most_u, np.float64(part_v[j]) - most_v
-            here, e, f = _weigh(x, y)
-            d = y - x - middle if here > 0 else 0.0
+            d, e = y - x - middle, exp2(x, LOG2E)
+            if masked:
+                here = x >= MASK
+                d, e = d if here else 0.0, e if here else 0.0
+                elsewhere += 0.0 if here or y < MASK else exp2(y, LOG2E)
             place, away = _find(d, per, above) if fine else _find_even(d, per, above)
-            mass[j], weight[j], offset[j], cell[j] = e, f * here, away, place
-            all_u += e
-            all_v += f
-            both += f * here
-        out[0] += all_u
-        out[1] += all_v
-        out[2] += both
-        for j in range(keep_u.shape[0]):
-            keep_u[j], keep_v[j] = mass[j], weight[j]
+            mass[j], offset[j], cell[j] = e, away, np.int32(min(place, last))
         for j in range(count):
-            _add_moments(cells, min(np.int64(cell[j]), last), mass[j], offset[j])
+            _add_moments(cells, np.int64(cell[j]), mass[j], offset[j])
+    return elsewhere
 
 
 @in_lanes
-def _collect_rewards(u, v, r, facts, fine, middle, above, width, cells, exp_u, exp_v, out):
-    """The same with a reward of its own: cells `[3, cells, 4]` for e^u·(1, ρ, ρ²) with ρ = v − r; out[3] += Σ e^r."""
-    mass, offset, cell = carray(scratch(0.0), BLOCK), carray(scratch(1.0), BLOCK), carray(scratch(2.0), BLOCK)
-    weight, reward = carray(scratch(3.0), BLOCK), carray(scratch(4.0), BLOCK)
-    most_u, most_v, most_r, per = facts[MOST_U], facts[MOST_V], facts[MOST_R], 1 / width
-    last = cells.shape[1] - 1
-    for start in range(0, u.shape[0], BLOCK):
-        part_u, part_v, part_r = u[start : start + BLOCK], v[start : start + BLOCK], r[start : start + BLOCK]
-        keep_u, keep_v = exp_u[start : start + BLOCK], exp_v[start : start + BLOCK]
+def _collect_rewards(u, v, r, facts, fine, masked, cells):
+    """The same with a reward of its own: cells `[n, 3, 8]` for e^u·(1, ρ, ρ²) with ρ = v − r; and Σ e^r."""
+    mass, offset, cell = carray(scratch(0.0), BLOCK), carray(scratch(1.0), BLOCK), carray(scratch(np.int32(2)), BLOCK)
+    reward = carray(scratch(3.0), BLOCK)
+    most_u, most_v, most_r, middle = facts[MOST_U], facts[MOST_V], facts[MOST_R], facts[MIDDLE]
+    above, per, last = facts[ABOVE], 1 / facts[SIZE], len(cells) - 1.0
+    elsewhere = all_r = 0.0
+    for start in range(0, u.shape[0], STEP):
+        part_u, part_v, part_r = u[start : start + STEP], v[start : start + STEP], r[start : start + STEP]
         count = part_u.shape[0]
-        all_u = all_v = both = all_r = 0.0
         for j in range(count):
-            x, y, z = (
-                np.float64(part_u[j]) - most_u,
-                np.float64(part_v[j]) - most_v,
-                np.float64(part_r[j]) - most_r,
-            )
-            here, e, f = _weigh(x, y)
-            d = y - x - middle if here > 0 else 0.0
+            x, y = np.float64(part_u[j]) - most_u, np.float64(part_v[j]) - most_v
+            z = np.float64(part_r[j]) - most_r
+            d, e, g, rho = y - x - middle, exp2(x, LOG2E), exp2(z, LOG2E), y - z
+            if masked:
+                here = x >= MASK
+                d, e, rho = d if here else 0.0, e if here else 0.0, rho if here else 0.0
+                elsewhere += 0.0 if here or y < MASK else exp2(y, LOG2E)
+                g = g if z >= MASK else 0.0
             place, away = _find(d, per, above) if fine else _find_even(d, per, above)
-            mass[j], weight[j], offset[j], cell[j] = e, f * here, away, place
-            reward[j] = y - z if here > 0 else 0.0
-            all_u += e
-            all_v += f
-            both += f * here
-            all_r += exp2(z, LOG2E) if z >= MASK else 0.0
-        out[0] += all_u
-        out[1] += all_v
-        out[2] += both
-        out[3] += all_r
-        for j in range(keep_u.shape[0]):
-            keep_u[j], keep_v[j] = mass[j], weight[j]
+            mass[j], offset[j], cell[j], reward[j] = e, away, np.int32(min(place, last)), rho
+            all_r += g
         for j in range(count):
-            place, p, rho, d = min(np.int64(cell[j]), last), mass[j], reward[j], offset[j]
-            _add_moments(cells[0], place, p, d)
-            _add_moments(cells[1], place, p * rho, d)
-            _add_moments(cells[2], place, p * rho * rho, d)
+            _add_rewards(cells, np.int64(cell[j]), mass[j], offset[j], reward[j])
+    return elsewhere, all_r
 
 
 @njit(nogil=True, cache=True)
-def _gauss(cells, count, middle, above, width, fine, ell, mass):
-    """Two-point Gauss quadrature of each cell that has mass, into ell, mass: how many atoms that makes."""
+def _all_but(top, u, v, r, own, facts, fine, cells):
+    """Both of them on all tokens but one: (Σ e^v where π_θ = 0, Σ e^r)."""
+    elsewhere = all_r = 0.0
+    masked = facts[MASKED] > 0
+    for start, stop in ((0, top), (top + 1, len(u))):
+        part_u, part_v = u[start:stop], v[start:stop]
+        if not own:
+            each = cells.reshape(-1, MOMENTS)[: int(facts[COUNT])]
+            if masked:
+                elsewhere += _collect(part_u, part_v, facts, fine, True, each)
+            else:
+                _collect(part_u, part_v, facts, fine, False, each)
+        else:
+            part_r, all_cells = r[start:stop], cells[: int(facts[COUNT])]
+            if masked:
+                some, rest = _collect_rewards(part_u, part_v, part_r, facts, fine, True, all_cells)
+            else:
+                some, rest = _collect_rewards(part_u, part_v, part_r, facts, fine, False, all_cells)
+            elsewhere += some
+            all_r += rest
+    return elsewhere, all_r
+
+
+@njit(nogil=True, cache=True)
+def _at_nodes(cells, measures, facts, fine, nodes, to_chebyshev, to_weights, ell, sums):
+    """Weights at the nodes of each cell that has mass, of cells `[n · measures, 8]`: how many atoms that makes."""
+    n, count = 0, len(nodes)
+    moments = np.empty(count)
+    for k in range(int(facts[COUNT])):
+        if cells[k * measures, 0] <= 0:
+            continue
+        sign, low, size = _extents(k, int(facts[ABOVE]), facts[SIZE], fine)
+        for i in range(count):
+            ell[n + i] = facts[MIDDLE] + sign * (low + size * (0.5 + nodes[i]))
+        for m in range(measures):
+            cell, out = cells[k * measures + m], sums[m, n : n + count]
+            for i in range(count):
+                moments[i] = 0.0
+                for j in range(i + 1):
+                    moments[i] += to_chebyshev[i, j] * cell[j]
+            for i in range(count):
+                out[i] = 0.0
+                for j in range(count):
+                    out[i] += to_weights[i, j] * moments[j]
+        n += count
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _gauss(cells, facts, fine, ell, mass):
+    """Two-point Gauss quadrature of each cell that has mass, of cells `[n, 8]`: how many atoms that makes."""
     n = 0
-    for k in range(count):
+    for k in range(int(facts[COUNT])):
         m0 = cells[k, 0]
         if m0 <= 0:
             continue
         mean, second, third = cells[k, 1] / m0, cells[k, 2] / m0, cells[k, 3] / m0
-        sign, low, size = _extents(k, above, width, fine)
-        centre = middle + sign * (low + size * (0.5 + mean))
+        sign, low, size = _extents(k, int(facts[ABOVE]), facts[SIZE], fine)
+        centre = facts[MIDDLE] + sign * (low + size * (0.5 + mean))
         variance = second - mean * mean
-        if variance <= 1e-16:
+        if variance <= SHARP:
             ell[n], mass[n] = centre, m0
             n += 1
             continue
@@ -326,86 +414,79 @@ def _gauss(cells, count, middle, above, width, fine, ell, mass):
     return n
 
 
-@njit(nogil=True, cache=True)
-def _chebyshev(cells, count, middle, above, width, fine, weights, ell, sums):
-    """Four nodes a cell that has mass, sums `[3, n]` of its three measures there: how many atoms that makes."""
-    n = 0
-    for k in range(count):
-        if cells[0, k, 0] <= 0:
-            continue
-        sign, low, size = _extents(k, above, width, fine)
-        for i in range(4):
-            node = _N0 if i == 0 else _N1 if i == 1 else _N2 if i == 2 else _N3
-            ell[n] = middle + sign * (low + size * (0.5 + node))
-            for m in range(3):
-                total = 0.0
-                for j in range(4):
-                    total += weights[i, j] * cells[m, k, j]
-                sums[m, n] = total
-            n += 1
-    return n
+@in_lanes
+def _sum_of_exp(ell, mass, top):
+    total = 0.0
+    for i in range(ell.shape[0]):
+        total += mass[i] * exp2(ell[i] - top, LOG2E)
+    return total
+
+
+@in_lanes
+def _normalised(top_reward, own, facts, ell, sums):
+    """Adds the top token as the first atom; ℓ, p and the reward as the log-sum-exps make them."""
+    mass, with_r, with_rr = sums[0], sums[1], sums[2]
+    ell[0], mass[0], with_r[0], with_rr[0] = facts[MIDDLE], 1.0, top_reward, top_reward * top_reward
+    c, per_u, shift = facts[SHIFT], math.exp(-facts[LOG_U]), facts[LOG_V] - facts[LOG_R]
+    for i in range(ell.shape[0]):
+        a, p = ell[i] - c, mass[i] * per_u
+        q, s = p * a, p * a * a
+        if own:  # the reward is v − r, normalised: ρ less the difference of log-sum-exps
+            q = with_r[i] * per_u
+            s = with_rr[i] * per_u - 2 * shift * q + shift * shift * p
+            q -= shift * p
+        ell[i], mass[i], with_r[i], with_rr[i] = a, p, q, s
 
 
 @njit(nogil=True, cache=True)
-def gather(u, v, r, own, k, width, most, fine, weights, cells, facts, ell, sums, exps):
+def _reward_of(token, v, r, own, facts):
+    """ρ of a token, 0 without a reference of its own."""
+    return (np.float64(v[token]) - facts[MOST_V]) - (np.float64(r[token]) - facts[MOST_R]) if own else 0.0
+
+
+@njit(nogil=True, cache=True)
+def gather(u, v, r, own, k, width, most, fine, cells, facts, ell, sums):
     """Atoms of one row: (a code, how many, the top token's index).
 
     The first atom is the top token of π_θ. ell `[n]`: ℓ; sums `[3, n]`: Σp, Σp·r, Σp·r² there, p normalised. own:
     whether r is a reference of its own. width, most, fine: of the cells, of which the inner ones may shrink. cells
-    `[3, most, 4]`: scratch. exps `[2, V]`: filled with e^u, and with e^v where π_θ > 0, but for the top token, unless
-    they are `[2, 0]`.
+    `[most, 3, 8]`: scratch, which `coarsen` reads.
     """
     code, top = survey(u, v, r, own, k, facts)
     if code != FINE:
         return code, 0, 0
     if len(u) <= SMALL:
-        _all_alone(u, v, r, own, top, facts, ell, sums, exps)
+        _all_alone(u, v, r, own, top, facts, ell, sums)
         return FINE, len(u), top
-    middle = (np.float64(v[top]) - facts[MOST_V]) - (np.float64(u[top]) - facts[MOST_U])
-    above, below, width = layout(facts, middle, width, most, fine)
-    count = above + below
-    out, after, exp_u, exp_v = np.zeros(4), top + 1, exps[0], exps[1]
-    used = cells[:, :count] if own else cells[:1, :count]
-    used[:] = 0.0
-    if own:
-        _collect_rewards(
-            u[:top], v[:top], r[:top], facts, fine, middle, above, width, used, exp_u[:top], exp_v[:top], out
-        )
-        _collect_rewards(
-            u[after:], v[after:], r[after:], facts, fine, middle, above, width, used, exp_u[after:], exp_v[after:], out
-        )
-        out[3] += math.exp(np.float64(r[top]) - facts[MOST_R])
-        n = _chebyshev(cells, count, middle, above, width, fine, weights, ell[1:], sums[:, 1:])
-    else:
-        _collect(u[:top], v[:top], facts, fine, middle, above, width, used[0], exp_u[:top], exp_v[:top], out)
-        _collect(u[after:], v[after:], facts, fine, middle, above, width, used[0], exp_u[after:], exp_v[after:], out)
-        n = _gauss(cells[0], count, middle, above, width, fine, ell[1:], sums[0, 1:])
+    facts[MIDDLE] = (np.float64(v[top]) - facts[MOST_V]) - (np.float64(u[top]) - facts[MOST_U])
+    above, below, facts[SIZE] = layout(facts, facts[MIDDLE], width, most, fine)
+    facts[ABOVE], facts[COUNT] = above, above + below
+    measures = 3 if own else 1
+    flat = cells.reshape(-1, MOMENTS)
+    flat[: (above + below) * measures] = 0.0
+    elsewhere, all_r = _all_but(top, u, v, r, own, facts, fine, cells)
+    n = _at_nodes(flat, measures, facts, fine, _NODES, _TO_CHEBYSHEV, _TO_WEIGHTS, ell[1:], sums[:, 1:])
+    # What π_t has where π_θ is, in the measure e^u: the atoms give it to a few units in the last place.
     at_top = math.exp(np.float64(v[top]) - facts[MOST_V])
-    all_u, all_v, both = out[0] + 1, out[1] + at_top, out[2] + at_top
-    c = math.log(all_v) - math.log(all_u)
-    facts[LOG_U], facts[LOG_V], facts[SHIFT] = math.log(all_u), math.log(all_v), c
-    facts[LOST] = math.log(both / all_v) if facts[UNEQUAL] > 0 else 0.0
-    ell[0], sums[0, 0] = middle, 1.0
-    n += 1
+    both = at_top + _sum_of_exp(ell[1 : n + 1], sums[0, 1:], facts[HIGH]) * math.exp(facts[HIGH])
+    facts[LOG_U] = math.log(1 + sums[0, 1 : n + 1].sum())
+    facts[LOG_V], facts[LOST] = math.log(both + elsewhere), -math.log1p(elsewhere / both)
+    facts[SHIFT] = facts[LOG_V] - facts[LOG_U]
+    facts[LOG_R] = math.log(all_r + math.exp(np.float64(r[top]) - facts[MOST_R])) if own else 0.0
+    _normalised(_reward_of(top, v, r, own, facts), own, facts, ell[: n + 1], sums)
+    return FINE, n + 1, top
+
+
+@njit(nogil=True, cache=True)
+def coarsen(v, r, own, top, fine, cells, facts, ell, sums):
+    """Fewer atoms of the row that `gather` has left in cells and facts, for more than SMALL tokens: how many."""
+    flat = cells.reshape(-1, MOMENTS)
     if own:
-        facts[LOG_R] = math.log(out[3])
-        # The reward is v − r, normalised: ρ less the difference of log-sum-exps.
-        shift = facts[LOG_V] - facts[LOG_R]
-        top_reward = (np.float64(v[top]) - facts[MOST_V]) - (np.float64(r[top]) - facts[MOST_R])
-        sums[1, 0], sums[2, 0] = top_reward, top_reward * top_reward
-        for i in range(n):
-            ell[i] -= c
-            p, q = sums[0, i] / all_u, sums[1, i] / all_u
-            sums[2, i] = sums[2, i] / all_u - 2 * shift * q + shift * shift * p
-            sums[1, i] = q - shift * p
-            sums[0, i] = p
-        return FINE, n, top
-    for i in range(n):
-        ell[i] -= c
-        sums[0, i] /= all_u
-        sums[1, i] = sums[0, i] * ell[i]
-        sums[2, i] = sums[1, i] * ell[i]
-    return FINE, n, top
+        n = _at_nodes(flat, 3, facts, fine, _NODES_4, _TO_CHEBYSHEV_4, _TO_WEIGHTS_4, ell[1:], sums[:, 1:])
+    else:
+        n = _gauss(flat, facts, fine, ell[1:], sums[0, 1:])
+    _normalised(_reward_of(top, v, r, own, facts), own, facts, ell[: n + 1], sums)
+    return n + 1
 
 
 @njit(nogil=True, cache=True)
@@ -470,18 +551,13 @@ def spell_out(u, v, r, own, facts, ell, sums):
 
 
 @njit(nogil=True, cache=True)
-def _all_alone(u, v, r, own, top, facts, ell, sums, exps):
+def _all_alone(u, v, r, own, top, facts, ell, sums):
     """`gather` where every token is an atom."""
     normalise(u, v, r, facts)
     spell_out(u, v, r, own, facts, ell, sums)
     ell[0], ell[top] = ell[top], ell[0]
     for k in range(3):
         sums[k, 0], sums[k, top] = sums[k, top], sums[k, 0]
-    for i in range(exps.shape[1]):
-        x = np.float64(u[i]) - facts[MOST_U]
-        here = x >= MASK
-        exps[0, i] = math.exp(x) if here else 0.0
-        exps[1, i] = math.exp(np.float64(v[i]) - facts[MOST_V]) if here else 0.0
 
 
 @njit(nogil=True, cache=True)
@@ -516,8 +592,12 @@ def pair_up(ell, sums, cells, atoms, measures):
         a, b = math.floor(s), math.floor(t)
         s, t = s - a - 0.5, t - b - 0.5
         place = int(a) * SIDE + int(b)
-        _add(cells[0], place, p, p * s, p * t, p * s * s)
-        _add(cells[1], place, p * s * t, p * t * t, 0.0, 0.0)
+        cells[0, place, 0] += p
+        cells[0, place, 1] += p * s
+        cells[0, place, 2] += p * t
+        cells[0, place, 3] += p * s * s
+        cells[1, place, 0] += p * s * t
+        cells[1, place, 1] += p * t * t
     for place in range(SIDE * SIDE):
         p = cells[0, place, 0]
         if p <= 0:
@@ -545,8 +625,8 @@ PAIRS = 4 * SIDE * SIDE + 2 * math.ceil(1 / SINGLE)
 """Atoms of `pair_up` at most."""
 
 
-def work(tokens: int, most: int = MOST, paired: bool = False) -> tuple[np.ndarray, ...]:
-    """Scratch for `gather`, or for `pair_up`: (weights, cells, facts, ell, sums)."""
-    room = min(PAIRS, 4 * tokens) if paired else 4 * min(most, tokens)
-    cells = np.empty((2, SIDE * SIDE, 4)) if paired else np.empty((3, most, 4))
-    return _LAGRANGE, cells, np.empty(FACTS), np.empty(room + 1), np.empty((3, room + 1))
+def work(tokens: int, most: int = MOST, paired: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scratch for `gather`, or for `pair_up`: (cells, facts, ell of as many atoms as there can be)."""
+    room = min(PAIRS, 4 * tokens) if paired else MOMENTS * min(most, tokens)
+    cells = np.empty((2, SIDE * SIDE, 4)) if paired else np.empty((most, 3, MOMENTS))
+    return cells, np.empty(FACTS), np.empty(room + 1)

@@ -12,7 +12,7 @@ from geomix_core.solvers.kernel import constants
 from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, weighed
 
-CROWD = 8
+CROWD = 0.25
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
 ROUNDING = 1e-7
 """Share of Φ₁ and of Φ₂ that cancelling must leave."""
@@ -21,32 +21,35 @@ LOG_Z, DELTA, VARIANCE, ESS, PHI1, PHI2, SNR, STEP = range(8)
 
 
 @in_lanes
-def _tilted(ell, mass, beta, low, high, out):
-    """log Z, E_q[ℓ], Var_q[ℓ] and log Z at −β, of atoms `[n]`."""
+def _tilted(ell, mass, beta, low, high, weights, out):
+    """log Z, E_q[ℓ], Var_q[ℓ] and log Z at −β, of atoms `[n]`; weights `[≥ n]`: scratch."""
     top, other = max(beta * low, beta * high), max(-beta * low, -beta * high)
     centre = 0.5 * (low + high)
-    for turn in range(2):
-        s0 = s1 = s2 = back = 0.0
-        for i in range(ell.shape[0]):
-            w = mass[i] * exp2(beta * ell[i] - top, LOG2E)
-            d = ell[i] - centre
-            s0 += w
-            s1 += w * d
-            s2 += w * d * d
-            back += mass[i] * exp2(-beta * ell[i] - other, LOG2E)
-        mean = s1 / s0
-        if turn == 1:
-            out[0], out[1] = math.log(s0) + top, centre + mean
-            out[2], out[3] = max(s2 / s0 - mean * mean, 0.0), math.log(back) + other
-        centre += mean  # the second time around the mean, so that Var does not cancel
+    s0 = s1 = s2 = back = 0.0
+    for i in range(ell.shape[0]):
+        x = beta * ell[i]
+        w = mass[i] * exp2(x - top, LOG2E)
+        weights[i] = w
+        s0 += w
+        s1 += w * (ell[i] - centre)
+        back += mass[i] * exp2(-x - other, LOG2E)
+    centre += s1 / s0
+    s1 = 0.0
+    for i in range(ell.shape[0]):  # around the mean, so that Var does not cancel
+        d = ell[i] - centre
+        s1 += weights[i] * d
+        s2 += weights[i] * d * d
+    mean = s1 / s0
+    out[0], out[1] = math.log(s0) + top, centre + mean
+    out[2], out[3] = max(s2 / s0 - mean * mean, 0.0), math.log(back) + other
 
 
 @njit(nogil=True, cache=True)
-def _curves(u, v, r, own, kappa, k, width, most, alphas, weights, cells, facts, ell, measures, exps, ratio, gap, out):
+def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, measures, ratio, gap, weights, out):
     """Fills out `[A, 8]` for one row; False where others decide."""
     n = 0
     for fine in (False, True):
-        code, n, _top = gather(u, v, r, own, k, width, most, fine, weights, cells, facts, ell, measures, exps)
+        code, n, _top = gather(u, v, r, own, k, width, most, fine, cells, facts, ell, measures)
         if code != FINE:
             return False
         if not crowded(ell[:n], measures, CROWD, width, most):
@@ -57,7 +60,7 @@ def _curves(u, v, r, own, kappa, k, width, most, alphas, weights, cells, facts, 
     sums, at, q = np.zeros(8), np.zeros(AT), np.zeros(4)
     for j in range(alphas.shape[0]):
         alpha = alphas[j]
-        _tilted(atoms.ell, measures[0], 1 - alpha, atoms.low, atoms.high, q)
+        _tilted(atoms.ell, measures[0], 1 - alpha, atoms.low, atoms.high, weights, q)
         out[j, LOG_Z], out[j, DELTA], out[j, VARIANCE] = q[0], q[1], q[2]
         out[j, ESS] = math.exp(-q[0] - q[3])
         power, top, h0, d0 = ease(alpha, kappa, atoms)
@@ -86,7 +89,8 @@ def curves(
 
     That is where a token of π_θ has no reward, the policies are equal to six digits, or what cancels leaves too little.
     """
-    weights, cells, facts, ell, measures = work(len(theta), most)
+    cells, facts, ell = work(len(theta), most)
+    ratio, gap, tilted, measures = np.empty_like(ell), np.empty_like(ell), np.empty_like(ell), np.empty((3, len(ell)))
     out = np.empty((len(alphas), 8))
     given = theta if reference is None else reference
     u, v, r = (np.ascontiguousarray(x).view() for x in (theta, target, given))
@@ -94,7 +98,7 @@ def curves(
         x.flags.writeable = False
     alphas = np.asarray(alphas, np.float64)
     fine = _curves(
-        u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, most, alphas, weights,
-        cells, facts, ell, measures, np.empty((2, 0)), np.empty_like(ell), np.empty_like(ell), out,
+        u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, most, alphas,
+        cells, facts, ell, measures, ratio, gap, tilted, out,
     )  # fmt: skip
     return out if fine and np.isfinite(out).all() else None

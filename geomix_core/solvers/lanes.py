@@ -174,11 +174,11 @@ def exp2_compiled(x: Any, scale: Any) -> Callable[[Any, Any], Any]:
 def extent(u, least, largest):
     """(the lowest and the highest of u, whether neither NaN nor +inf is among them); least: −inf of its dtype."""
     low = high = least
-    bad = 0
+    sound = True
     for i in range(u.shape[0]):
-        bad |= not (u[i] <= largest)
+        sound &= u[i] <= largest
         low, high = larger(-u[i], low), larger(u[i], high)
-    return -low, high, bad == 0
+    return -low, high, sound
 
 
 @in_lanes

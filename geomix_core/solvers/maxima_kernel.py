@@ -1,9 +1,10 @@
 """Every maximum over α of SNR or of worst-case progress, one row after another, compiled (numba).
 
-`atoms` reduces a row in one pass. On the atoms a value and its slope cost microseconds, so the search can be thorough:
+`atoms` reduces a row in one pass. On few atoms a value and its slope cost microseconds, so the search can be thorough:
 `maxima.search` in scalar form (a grid, cells split where they may hide more than their ends show, every change from
-rising to falling closed in on). What might be highest is then evaluated on all tokens, one pass each for SNR and three
-for progress, and moved by a Newton step with the atoms' curvature, or to where the two curves of progress cross.
+rising to falling closed in on). What might be highest is then evaluated exactly, for SNR on the atoms that are as good
+as all tokens, for progress on all tokens, three passes each, and moved by a Newton step with the few atoms' curvature,
+or to where the two curves of progress cross.
 """
 
 from __future__ import annotations
@@ -19,19 +20,11 @@ from geomix_core.solvers.atoms import (
     EMPTY,
     FINE,
     INFINITE,
-    LOG2E,
-    LOG_R,
-    LOG_U,
-    LOG_V,
     LOST,
-    MASK,
-    MOST_R,
-    MOST_U,
-    MOST_V,
     NAN,
-    SHIFT,
     SMALL,
     UNEQUAL,
+    coarsen,
     crowded,
     gather,
     normalise,
@@ -41,7 +34,6 @@ from geomix_core.solvers.atoms import (
     work,
 )
 from geomix_core.solvers.kernel import constants
-from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import (
     AT,
     GAIN,
@@ -54,9 +46,7 @@ from geomix_core.solvers.tilt_kernel import (
     Aim,
     Atoms,
     decidable,
-    ease,
     evaluate,
-    read,
     weighed,
 )
 
@@ -65,55 +55,29 @@ SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
 ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
 """Columns of what `solve_row` writes: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
 
-WIDTH, MOST = 0.1, 768
-"""Cells of the atoms that are searched: nats, and how many at most."""
-CROWD = 2
+WIDTH, WORST_WIDTH, MOST = 0.3, 0.1, 768
+"""Cells for SNR, and for progress, which is no sum over tokens of what is linear in p: nats, and how many at most."""
+CROWD = 1
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
 GRID = 65
 SPLIT, DEPTH = 8, 4
 """As in `maxima`."""
 STACK = GRID * SPLIT * DEPTH
-MARGIN, COARSE_MARGIN = 1e-4, 2e-3
-"""Maxima whose value on atoms is this near the highest are all evaluated on all tokens; where atoms are of (ℓ, r)."""
+MARGIN, COARSE_MARGIN = 1e-3, 2e-3
+"""Maxima whose value on few atoms is this near the highest are all evaluated exactly; where atoms are of (ℓ, r)."""
 REACH = 2.0
 """A cell whose ends lie below the highest by more than this many times what their slopes could make up is left."""
 ASTRAY = 5e-3
-"""How far a maximum may lie from where the atoms have it."""
+"""How far a maximum may lie from where few atoms have it."""
 CLOSE, CLOSER = 1e-6, 1e-7
-"""A step longer than this is followed by another evaluation on all tokens: of SNR, and of progress."""
+"""A step longer than this is followed by another exact evaluation: of SNR, and of progress."""
 LEVEL = 1e-9
 """And one that changes the value by more than this."""
 
 
-class Row(NamedTuple):
-    """The logits of one row, and what is known of them."""
-
-    u: np.ndarray
-    v: np.ndarray
-    r: np.ndarray
-    """π_θ, π_t and the reference, each `[V]`."""
-    own: bool
-    """Whether the reward has a reference of its own; else r is anything."""
-    facts: np.ndarray
-    """As `atoms.survey` and `atoms.gather` leave them."""
-    top: int
-    """The likeliest token of π_θ."""
-
-
-class Tokens(NamedTuple):
-    """All tokens, for what has to be exact."""
-
-    exps: np.ndarray
-    """`[2, V]` as `atoms.gather` leaves them: for SNR."""
-    atoms: Atoms
-    """Each an atom of its own: for progress."""
-    room: np.ndarray
-
-
 class Scratch(NamedTuple):
-    """What is written to: for atoms, and for tokens."""
+    """What is written to: cells, facts, few atoms, and those that are exact."""
 
-    weights: np.ndarray
     cells: np.ndarray
     facts: np.ndarray
     ell: np.ndarray
@@ -121,48 +85,11 @@ class Scratch(NamedTuple):
     gap: np.ndarray
     measures: np.ndarray
     room: np.ndarray
-    tokens: np.ndarray
-    token_ell: np.ndarray
-    token_ratio: np.ndarray
-    token_gap: np.ndarray
-    token_room: np.ndarray
-
-
-@in_lanes
-def _sums_of_tokens(u, v, r, own, facts, exp_u, exp_v, power, top, h0, d0, out):
-    """`sums_of_atoms` over tokens, added to out. exp_u, exp_v `[V]`: as `gather` leaves them."""
-    most_u, most_v, most_r = facts[MOST_U], facts[MOST_V], facts[MOST_R]
-    c, lost = facts[SHIFT], facts[LOST]
-    at_r = facts[LOG_V] - facts[LOG_R]
-    per_u, per_v = math.exp(-facts[LOG_U]), math.exp(-facts[LOG_V] - lost)
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
-    for i in range(u.shape[0]):
-        x, y = np.float64(u[i]) - most_u, np.float64(v[i]) - most_v
-        here = 1.0 if x >= MASK else 0.0
-        ell = y - x - c if here > 0 else 0.0
-        p = exp_u[i] * per_u
-        gap = exp_v[i] * per_v - p
-        reward = ell
-        if own:
-            reward = y - (np.float64(r[i]) - most_r) - at_r if here > 0 else 0.0
-        h = reward * exp2(power * ell - top, LOG2E)
-        d, steep = h - h0, h * ell - d0
-        s0 += p * d
-        s1 += gap * d
-        s2 += p * d * d
-        s3 += p * steep
-        s4 += gap * steep
-        s5 += p * d * steep
-        s6 += abs(gap * d)
-        s7 += p * (h * h + h0 * h0)
-    out[0] += s0
-    out[1] += s1
-    out[2] += s2
-    out[3] += s3
-    out[4] += s4
-    out[5] += s5
-    out[6] += s6
-    out[7] += s7
+    exact_ell: np.ndarray
+    exact_ratio: np.ndarray
+    exact_gap: np.ndarray
+    exact_measures: np.ndarray
+    exact_room: np.ndarray
 
 
 @njit(nogil=True, cache=True)
@@ -259,25 +186,8 @@ def search(aim, atoms, room, margin, found):
 
 
 @njit(nogil=True, cache=True)
-def _exactly(alpha, aim, row, atoms, tokens, at):
-    """`evaluate` on all tokens: of SNR straight from the logits, of progress on tokens that are spelled out."""
-    if aim.etas.shape[0] > 0:
-        evaluate(alpha, aim, tokens.atoms, tokens.room, at)
-        return
-    power, most, h0, d0 = ease(alpha, aim.kappa, atoms)
-    sums, exp_u, exp_v = np.zeros(8), tokens.exps[0], tokens.exps[1]
-    for start, stop in ((0, row.top), (row.top + 1, len(row.u))):
-        _sums_of_tokens(
-            row.u[start:stop], row.v[start:stop], row.r[start:stop], row.own, row.facts, exp_u[start:stop],
-            exp_v[start:stop], power, most, h0, d0, sums,
-        )  # fmt: skip
-    sums[7] = math.sqrt(sums[2] / sums[7]) if sums[7] > 0 else 0.0
-    read(sums, aim.kappa, at)
-
-
-@njit(nogil=True, cache=True)
-def _polish(alpha, low, high, aim, row, atoms, room, tokens, at):
-    """A maximum on atoms moved to where it is on all tokens: (α, evaluations), none where others decide.
+def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
+    """A maximum on few atoms moved to where it is on exact ones: (α, evaluations), none where others decide.
 
     `at` is that of the last evaluation, at most a small step away, but its value is that at α.
     """
@@ -301,7 +211,7 @@ def _polish(alpha, low, high, aim, row, atoms, room, tokens, at):
         if not (curve < 0 or crossing):
             return alpha, 0
     for turn in range(1, 9):
-        _exactly(alpha, aim, row, atoms, tokens, at)
+        evaluate(alpha, aim, exact, exact_room, at)
         if not at[LEFT] > TIMID:
             return alpha, 0
         if not inside:
@@ -331,19 +241,20 @@ def solve_row(u, v, r, own, aim, k, scratch, out):
     """One row `[V]` a policy: returns a code and writes out `[7]` (columns ALPHA … PASSES). r: the reference, or u."""
     out[:] = 0.0
     out[ALPHA], out[HIGH] = 0.5, 1.0
-    facts, ell, measures, exps = scratch.facts, scratch.ell, scratch.measures, scratch.tokens
+    facts, ell, measures = scratch.facts, scratch.ell, scratch.measures
+    exact_ell, spelled = scratch.exact_ell, scratch.exact_measures
     worst = aim.etas.shape[0] > 0
     paired = own and worst
-    code, n, top, passes = FINE, 0, 0, 0
+    code, n, top, passes, fine = FINE, 0, 0, 0, False
     if paired:
         code, top = survey(u, v, r, own, k, facts)
     else:
-        for fine in (False, True):
-            code, n, top = gather(
-                u, v, r, own, k, WIDTH, MOST, fine, scratch.weights, scratch.cells, facts, ell, measures, exps
-            )
+        width = WORST_WIDTH if worst else WIDTH
+        for turn in range(2):
+            fine = turn > 0
+            code, n, top = gather(u, v, r, own, k, width, MOST, fine, scratch.cells, facts, exact_ell, spelled)
             passes += 2
-            if code != FINE or not crowded(ell[:n], measures, CROWD, WIDTH, MOST):
+            if code != FINE or not crowded(exact_ell[:n], spelled, CROWD, width, MOST):
                 break
     if code != FINE:
         return BAD_NAN if code == NAN else BAD_INFINITE if code == INFINITE else BAD_EMPTY if code == EMPTY else HARD
@@ -351,19 +262,23 @@ def solve_row(u, v, r, own, aim, k, scratch, out):
         normalise(u, v, r, facts)
         passes += 2
     if worst:
-        spell_out(u, v, r, own, facts, scratch.token_ell, exps)
+        n = len(u)
+        spell_out(u, v, r, own, facts, exact_ell, spelled)
         passes += 1
-    if paired:
-        n = pair_up(scratch.token_ell, exps, scratch.cells, ell, measures)
-        passes += 1
-    lost = facts[LOST]
-    atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, not own or worst or len(u) <= SMALL, lost)
+    small, lost = len(u) <= SMALL, facts[LOST]
+    exact = weighed(exact_ell[:n], scratch.exact_ratio, scratch.exact_gap, spelled, worst or small or not own, lost)
+    atoms = exact
+    if paired or not small:
+        if paired:
+            n = pair_up(exact_ell[:n], spelled, scratch.cells, ell, measures)
+            passes += 1
+        else:
+            n = coarsen(v, r, own, top, fine, scratch.cells, facts, ell, measures)
+        atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, worst or not own, lost)
+        if worst:
+            atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, exact.low, exact.high, exact.kl)
     if not decidable(atoms):
         return HARD
-    spelled = weighed(scratch.token_ell, scratch.token_ratio, scratch.token_gap, exps, True, lost) if worst else atoms
-    if worst:
-        atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, spelled.low, spelled.high, spelled.kl)
-    row, tokens = Row(u, v, r, own, facts, top), Tokens(exps, spelled, scratch.token_room)
     found = np.empty((256, 4))
     margin = COARSE_MARGIN if paired else MARGIN
     number = search(aim, atoms, scratch.room, margin, found)
@@ -375,10 +290,12 @@ def solve_row(u, v, r, own, aim, k, scratch, out):
     for i in range(number):
         if found[i, 1] < highest - margin:
             continue
-        alpha, turns = _polish(found[i, 0], found[i, 2], found[i, 3], aim, row, atoms, scratch.room, tokens, at)
+        alpha, turns = _polish(
+            found[i, 0], found[i, 2], found[i, 3], aim, atoms, scratch.room, exact, scratch.exact_room, at
+        )
         if turns == 0:
             return HARD
-        passes += turns * (3 if worst else 1)
+        passes += 3 * turns if worst else 0
         if at[VALUE] > best:
             best = at[VALUE]
             out[ALPHA], out[BRANCH], out[LOW], out[HIGH] = alpha, at[SIGN], found[i, 2], found[i, 3]
@@ -427,22 +344,21 @@ def _scratch(vocab: int, paired: bool, spelled: bool) -> Scratch:
     """What `solve_row` writes to beside its answer. A thread keeps its last: fresh memory costs as much as a pass."""
     shape = (vocab, paired, spelled)
     if getattr(_kept, "shape", None) != shape:
-        weights, cells, facts, ell, measures = work(vocab, MOST, paired)
-        size = vocab if spelled else 1
+        cells, facts, ell = work(vocab, MOST, paired)
+        size = max(vocab, len(ell)) if spelled else len(ell)
         _kept.shape, _kept.scratch = shape, Scratch(
-            weights=weights,
             cells=cells,
             facts=facts,
             ell=ell,
             ratio=np.empty_like(ell),
             gap=np.empty_like(ell),
-            measures=measures,
+            measures=np.empty((3, len(ell))),
             room=np.empty((2, len(ell))),
-            tokens=np.empty((3 if spelled else 2, vocab)),
-            token_ell=np.empty(size),
-            token_ratio=np.empty(size),
-            token_gap=np.empty(size),
-            token_room=np.empty((2, size)),
+            exact_ell=np.empty(size),
+            exact_ratio=np.empty(size),
+            exact_gap=np.empty(size),
+            exact_measures=np.empty((3, size)),
+            exact_room=np.empty((2, size)),
         )  # fmt: skip
     kept: Scratch = _kept.scratch
     return kept

@@ -23,6 +23,10 @@ GAIN, RISE = 4, 6
 """For progress, in nats: at both η from GAIN, their slopes from RISE."""
 AT = 8
 
+NEAR = 0.25
+"""Nats up to which e^x − 1 is summed as a series."""
+_E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12 = (1 / math.factorial(n) for n in range(2, 13))
+
 TIMID = 1e-6
 """Where policies differ by less, or less than this is left of what cancels, others decide."""
 
@@ -47,7 +51,7 @@ class Atoms(NamedTuple):
     measures: np.ndarray
     """`[3, ≥ n]`: p, p·r and p·r², with p that of π_θ."""
     plain: bool
-    """Whether each is a point with a reward r of its own, or sums are only right as a whole."""
+    """Whether each has a reward r of its own, or sums are only right as a whole."""
     low: float
     high: float
     """The range of ℓ, at least."""
@@ -62,7 +66,7 @@ def _sums_of_points(atoms, power, top, h0, d0, out):
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for i in range(1, ell.shape[0]):
         x, p = ell[i], mass[i]
-        h = (with_r[i] / p if p > 0 else 0.0) * exp2(power * x - top, LOG2E)
+        h = (with_r[i] / p if p != 0 else 0.0) * exp2(power * x - top, LOG2E)
         d, steep = h - h0, h * x - d0
         s0 += p * d
         s1 += gap[i] * p * d
@@ -218,16 +222,28 @@ def evaluate(alpha, aim, atoms, room, at):
         worst_at(alpha, aim.kappa, aim.etas, atoms, room, at)
 
 
+@in_lanes
+def _weigh(ell, mass, lost, ratio, gap):
+    """Fills e^(ℓ − lost), and that less 1; returns Σ p (e^x·x − (e^x − 1)), x = ℓ − lost, and the range of ℓ."""
+    kl = 0.0
+    high = low = -np.inf
+    for i in range(ell.shape[0]):
+        x = ell[i] - lost
+        e = exp2(x, LOG2E)
+        near = max(min(x, NEAR), -NEAR)
+        less = near * (1 + near * (_E2 + near * (_E3 + near * (_E4 + near * (_E5 + near * (_E6 + near * (_E7 + near * (
+            _E8 + near * (_E9 + near * (_E10 + near * (_E11 + near * _E12)))))))))))  # fmt: skip
+        less = less if near == x else e - 1
+        gap[i], ratio[i] = less, e
+        kl += mass[i] * (e * x - less)
+        high, low = larger(ell[i], high), larger(-ell[i], low)
+    return kl, -low, high
+
+
 @njit(nogil=True, cache=True)
 def weighed(ell, ratio, gap, measures, plain, lost):
     """`Atoms` of ell `[n]` and measures `[3, ≥ n]`; fills ratio and gap. lost: log of π_t's mass where π_θ > 0."""
-    low = high = ell[0]
-    kl = 0.0
-    for i in range(ell.shape[0]):
-        away = ell[i] - lost
-        gap[i], ratio[i] = math.expm1(away), math.exp(away)
-        kl += measures[0, i] * (ratio[i] * away - gap[i])
-        low, high = min(low, ell[i]), max(high, ell[i])
+    kl, low, high = _weigh(ell, measures[0], lost, ratio, gap)
     return Atoms(ell, ratio, gap, measures, plain, low, high, kl)
 
 
