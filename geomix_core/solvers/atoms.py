@@ -202,6 +202,21 @@ def _extent_masked(u, v, r, most_u, most_v, most_r):
 
 
 @njit(nogil=True, cache=True)
+def _first(u, most):
+    """Index of the first that equals `most`, which is among them."""
+    for start in range(0, u.shape[0], STEP):
+        part = u[start : start + STEP]
+        found = False
+        for j in range(part.shape[0]):
+            found |= part[j] == most
+        if found:
+            for j in range(part.shape[0]):
+                if part[j] == most:
+                    return start + j
+    return 0
+
+
+@njit(nogil=True, cache=True)
 def survey(u, v, r, own, k, facts):
     """Maxima, supports and the range of ℓ of one row: (a code, the index of the likeliest token of π_θ).
 
@@ -233,10 +248,7 @@ def survey(u, v, r, own, k, facts):
     facts[HIGH] += apart + off
     if facts[HIGH] - facts[LOW] > WIDEST:
         return WIDE, 0
-    top = 0
-    while u[top] != most_u:
-        top += 1
-    return FINE, top
+    return FINE, _first(u, most_u)
 
 
 @njit(nogil=True, cache=True)
@@ -341,25 +353,23 @@ def _collect_rewards(u, v, r, facts, fine, masked, cells):
 
 @njit(nogil=True, cache=True)
 def _all_but(top, u, v, r, own, facts, fine, cells):
-    """Both of them on all tokens but one: (Σ e^v where π_θ = 0, Σ e^r)."""
+    """Both of them on all tokens but one: (Σ e^v where π_θ = 0, Σ e^r). Most rows are plain: for them it is compiled
+    without what the others need.
+    """
     elsewhere = all_r = 0.0
-    masked = facts[MASKED] > 0
+    plain = not fine and facts[MASKED] == 0
+    some, each = cells[: int(facts[COUNT])], cells.reshape(-1, MOMENTS)[: int(facts[COUNT])]
     for start, stop in ((0, top), (top + 1, len(u))):
-        part_u, part_v = u[start:stop], v[start:stop]
-        if not own:
-            each = cells.reshape(-1, MOMENTS)[: int(facts[COUNT])]
-            if masked:
-                elsewhere += _collect(part_u, part_v, facts, fine, True, each)
-            else:
-                _collect(part_u, part_v, facts, fine, False, each)
+        part_u, part_v, part_r = u[start:stop], v[start:stop], r[start:stop]
+        if own and plain:
+            all_r += _collect_rewards(part_u, part_v, part_r, facts, False, False, some)[1]
+        elif own:
+            there, rest = _collect_rewards(part_u, part_v, part_r, facts, fine, True, some)
+            elsewhere, all_r = elsewhere + there, all_r + rest
+        elif plain:
+            _collect(part_u, part_v, facts, False, False, each)
         else:
-            part_r, all_cells = r[start:stop], cells[: int(facts[COUNT])]
-            if masked:
-                some, rest = _collect_rewards(part_u, part_v, part_r, facts, fine, True, all_cells)
-            else:
-                some, rest = _collect_rewards(part_u, part_v, part_r, facts, fine, False, all_cells)
-            elsewhere += some
-            all_r += rest
+            elsewhere += _collect(part_u, part_v, facts, fine, True, each)
     return elsewhere, all_r
 
 
