@@ -53,7 +53,8 @@ LEAST = 24
 EDGE, FINEST, PARTS = 0.5, 2.0**-25, 8
 """Nats from the top token's ℓ within which an octave has PARTS cells, down to FINEST, where cells are fine."""
 INNER = PARTS * 24
-"""Cells between FINEST and EDGE."""
+"""Cells up to EDGE, of which the first reaches from 0 to INNERMOST."""
+INNERMOST = FINEST * (1 + 1 / PARTS)
 SHIFTED = 49
 EXPONENT, KEPT = 0x7FF << 52, -(1 << SHIFTED)
 RECIPROCAL, MAGIC = 2046 << 52, 0x433 << 52
@@ -271,6 +272,8 @@ def _extents(cell, above, width, fine):
         return sign, (k - 0.5) * width, width
     if k >= INNER:
         return sign, EDGE + (k - INNER) * width, width
+    if k == 0:
+        return sign, 0.0, INNERMOST
     octave = FINEST * 2.0 ** (k // PARTS)
     return sign, octave * (1 + (k % PARTS) / PARTS), octave / PARTS
 
@@ -292,6 +295,7 @@ def _find(d, per, above):
     # Exponent and first bits of the fraction count the inner cells; the rest of it says where in the cell.
     inner = double_of((bits >> SHIFTED) | MAGIC) - 2.0**52 - FIRST
     part = (near - double_of(bits & KEPT)) * double_of(RECIPROCAL - (bits & EXPONENT)) * PARTS
+    part = size / INNERMOST if inner == 0 else part
     t = (size - EDGE) * per
     floor = np.floor(t)
     within = size < EDGE

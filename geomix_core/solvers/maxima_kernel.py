@@ -20,8 +20,10 @@ from geomix_core.solvers.atoms import (
     EMPTY,
     FINE,
     INFINITE,
+    LOG2E,
     LOST,
     NAN,
+    SIZE,
     SMALL,
     UNEQUAL,
     coarsen,
@@ -34,6 +36,7 @@ from geomix_core.solvers.atoms import (
     work,
 )
 from geomix_core.solvers.kernel import constants
+from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import (
     AT,
     GAIN,
@@ -46,7 +49,9 @@ from geomix_core.solvers.tilt_kernel import (
     Aim,
     Atoms,
     decidable,
+    ease,
     evaluate,
+    sums_of_atoms,
     weighed,
 )
 
@@ -55,10 +60,14 @@ SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
 ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
 """Columns of what `solve_row` writes: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
 
-WIDTH, WORST_WIDTH, MOST = 0.3, 0.1, 768
-"""Cells for SNR, and for progress, which is no sum over tokens of what is linear in p: nats, and how many at most."""
+WIDTH, FINE_WIDTH, WORST_WIDTH, MOST = 0.25, 0.125, 0.1, 768
+"""Cells for SNR; for SNR and for progress where they are finer near the top token: nats, and how many at most."""
 CROWD = 1
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
+EXACT = 3e-10
+"""What log SNR may be off by where cells are of one width, or they are made finer."""
+FLAT = 100.0
+"""Times what few atoms are wrong by: with a curvature below that, or at an end a slope, maxima are not left to them."""
 GRID = 65
 SPLIT, DEPTH = 8, 4
 """As in `maxima`."""
@@ -69,8 +78,8 @@ REACH = 2.0
 """A cell whose ends lie below the highest by more than this many times what their slopes could make up is left."""
 ASTRAY = 5e-3
 """How far a maximum may lie from where few atoms have it."""
-CLOSE, CLOSER = 1e-6, 1e-7
-"""A step longer than this is followed by another exact evaluation: of SNR, and of progress."""
+CLOSE = 1e-7
+"""A step longer than this is followed by another exact evaluation."""
 LEVEL = 1e-9
 """And one that changes the value by more than this."""
 
@@ -186,8 +195,10 @@ def search(aim, atoms, room, margin, found):
 
 
 @njit(nogil=True, cache=True)
-def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
+def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, flat, at):
     """A maximum on few atoms moved to where it is on exact ones: (α, evaluations), none where others decide.
+
+    flat: a curvature, or at an end a slope, that is none.
 
     `at` is that of the last evaluation, at most a small step away, but its value is that at α.
     """
@@ -208,7 +219,7 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
                 curve, crossing = bent, worst and at[SIGN] != branch
             elif bent < 2 * curve and not crossing:
                 curve = bent
-        if not (curve < 0 or crossing):
+        if not (curve < -flat or crossing):
             return alpha, 0
     for turn in range(1, 9):
         evaluate(alpha, aim, exact, exact_room, at)
@@ -216,7 +227,7 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
             return alpha, 0
         if not inside:
             outward = at[SLOPE] if alpha == 1 else -at[SLOPE]
-            return alpha, turn if outward > -TIMID else 0
+            return alpha, turn if outward > (flat if flat > 0 else -TIMID) else 0
         if crossing:
             closing = at[RISE] - at[RISE + 1]
             if closing == 0:
@@ -228,7 +239,7 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
         if not low <= new <= high:
             return alpha, 0
         at[VALUE] += (1.0 if crossing else 0.5) * at[SLOPE] * (new - alpha)
-        small = abs(new - alpha) <= (CLOSER if worst else CLOSE)
+        small = abs(new - alpha) <= CLOSE
         small &= crossing or abs(at[SLOPE] * (new - alpha)) <= LEVEL
         alpha = new
         if small:
@@ -236,76 +247,154 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, at):
     return alpha, 0
 
 
+@in_lanes
+def _off(power, top, h0, width, own, exact):
+    """What Φ₁ and Φ₂ may be off by on atoms from cells of one width: the module `atoms` has the bound.
+
+    Of e^(sℓ)·ℓᵏ, which r = ℓ makes of it, the eighth derivative has more terms; a reward of its own is in the measures.
+    """
+    ell, ratio, mass, with_r, with_rr = exact.ell, exact.ratio, exact.measures[0], exact.measures[1], exact.measures[2]
+    s, t, w = abs(power), 1 + abs(power), 2 * abs(power)
+    first = second = 0.0
+    for i in range(ell.shape[0]):
+        g, x, p = exp2(power * ell[i] - top, LOG2E), abs(ell[i]), abs(mass[i])
+        once, shifted, twice = s**8 * x + 8 * s**7, t**8 * x + 8 * t**7, w**8 * x * x + 16 * w**7 * x + 56 * w**6
+        p1, p2 = p, p
+        if own:
+            once, shifted, twice, p1, p2 = s**8, t**8, w**8, abs(with_r[i]), abs(with_rr[i])
+        first += p1 * g * (once + ratio[i] * shifted)
+        second += g * (p2 * g * twice + 2 * abs(h0) * p1 * once)
+    off = 2 * (width / 4) ** 8 / 40320 * math.exp(2 * width)
+    return off * first, off * second
+
+
+@njit(nogil=True, cache=True)
+def _unsure(alpha, kappa, width, own, exact):
+    """Whether log SNR may be off by more than EXACT."""
+    power, top, h0, d0 = ease(alpha, kappa, exact)
+    first, second = _off(power, top, h0, width, own, exact)
+    sums = np.empty(8)
+    sums_of_atoms(exact, power, top, h0, d0, sums)
+    return not (first / abs(sums[1]) + second / abs(2 * (sums[2] - sums[0] * sums[0])) <= EXACT)
+
+
+@njit(nogil=True, cache=True)
+def _highest(aim, atoms, room, exact, exact_room, margin, flat, out):
+    """The highest maximum into out, but for its PASSES: exact evaluations, none where others decide."""
+    found = np.empty((256, 4))
+    number = search(aim, atoms, room, margin, found)
+    if number <= 0:
+        return 0
+    highest, best, total = found[:number, 1].max(), -np.inf, 0
+    at, answer = np.zeros(AT), np.zeros(PASSES)
+    for i in range(number):
+        if found[i, 1] < highest - margin:
+            continue
+        alpha, turns = _polish(found[i, 0], found[i, 2], found[i, 3], aim, atoms, room, exact, exact_room, flat, at)
+        if turns == 0:
+            return 0
+        total += turns
+        if at[VALUE] <= best:
+            continue
+        best = at[VALUE]
+        answer[ALPHA], answer[BRANCH], answer[LOW], answer[HIGH] = alpha, at[SIGN], found[i, 2], found[i, 3]
+        if aim.etas.shape[0] > 0:
+            answer[HEIGHT] = exact.kl * (best if best >= 0 else -math.expm1(-best))
+            answer[STEEPNESS] = at[RISE + (0 if at[SIGN] < 0 else 1)]
+        else:
+            answer[HEIGHT], answer[STEEPNESS] = math.exp(best), at[SLOPE]
+    out[:PASSES] = answer
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _solve_snr(u, v, r, own, aim, k, scratch, out):
+    """`solve_row` for SNR: (a code of `survey`, passes, none where others decide)."""
+    facts, room, exact_room, small = scratch.facts, scratch.room, scratch.exact_room, len(u) <= SMALL
+    for fine in (False, True):
+        code, n, top = gather(
+            u, v, r, own, k, FINE_WIDTH if fine else WIDTH, MOST, fine, scratch.cells, facts, scratch.exact_ell,
+            scratch.exact_measures,
+        )  # fmt: skip
+        if code != FINE:
+            return code, 0
+        ell, measures, lost, passes = scratch.exact_ell[:n], scratch.exact_measures, facts[LOST], 4 if fine else 2
+        exact = weighed(ell, scratch.exact_ratio, scratch.exact_gap, measures, small or not own, lost)
+        if small:
+            return FINE, passes if decidable(exact) and _highest(
+                aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out
+            ) > 0 else 0  # fmt: skip
+        if not fine and crowded(ell, measures, CROWD, WIDTH, MOST):
+            continue
+        n = coarsen(v, r, own, top, fine, scratch.cells, facts, scratch.ell, scratch.measures)
+        atoms = weighed(scratch.ell[:n], scratch.ratio, scratch.gap, scratch.measures, not own, lost)
+        if not decidable(atoms):
+            return FINE, 0
+        size = facts[SIZE]
+        flat = FLAT * (2 * size) ** 4 / 1536 * math.exp(2 * size)
+        found = _highest(aim, atoms, room, exact, exact_room, MARGIN, flat, out) > 0
+        if not found:
+            found = _highest(aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out) > 0
+        if found and (fine or not _unsure(out[ALPHA], aim.kappa, size, own, exact)):
+            return FINE, passes
+    return FINE, 0
+
+
+@njit(nogil=True, cache=True)
+def _solve_worst(u, v, r, own, aim, k, scratch, out):
+    """The same for progress."""
+    facts, ell, measures = scratch.facts, scratch.ell, scratch.measures
+    tokens, spelled, small = scratch.exact_ell, scratch.exact_measures, len(u) <= SMALL
+    code, n, top, passes, fine = FINE, 0, 0, 0, False
+    if own:
+        code, top = survey(u, v, r, own, k, facts)
+        if code == FINE:
+            normalise(u, v, r, facts)
+        passes = 2
+    else:
+        for turn in range(2):
+            fine = turn > 0
+            code, n, top = gather(u, v, r, own, k, WORST_WIDTH, MOST, fine, scratch.cells, facts, tokens, spelled)
+            passes += 2
+            if code != FINE or not crowded(tokens[:n], spelled, CROWD, WORST_WIDTH, MOST):
+                break
+    if code != FINE:
+        return code, 0
+    n, lost = len(u), facts[LOST]
+    spell_out(u, v, r, own, facts, tokens, spelled)
+    passes += 1
+    exact = weighed(tokens[:n], scratch.exact_ratio, scratch.exact_gap, spelled, True, lost)
+    atoms = exact
+    if own or not small:
+        if own:
+            n = pair_up(tokens[:n], spelled, scratch.cells, ell, measures)
+            passes += 1
+        else:
+            n = coarsen(v, r, own, top, fine, scratch.cells, facts, ell, measures)
+        atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, True, lost)
+        atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, exact.low, exact.high, exact.kl)
+    if not decidable(atoms):
+        return FINE, 0
+    margin = COARSE_MARGIN if own else MARGIN
+    turns = _highest(aim, atoms, scratch.room, exact, scratch.exact_room, margin, 0.0, out)
+    return FINE, passes + 3 * turns if turns > 0 else 0
+
+
 @njit(nogil=True, cache=True)
 def solve_row(u, v, r, own, aim, k, scratch, out):
     """One row `[V]` a policy: returns a code and writes out `[7]` (columns ALPHA … PASSES). r: the reference, or u."""
     out[:] = 0.0
-    out[ALPHA], out[HIGH] = 0.5, 1.0
-    facts, ell, measures = scratch.facts, scratch.ell, scratch.measures
-    exact_ell, spelled = scratch.exact_ell, scratch.exact_measures
     worst = aim.etas.shape[0] > 0
-    paired = own and worst
-    code, n, top, passes, fine = FINE, 0, 0, 0, False
-    if paired:
-        code, top = survey(u, v, r, own, k, facts)
-    else:
-        width = WORST_WIDTH if worst else WIDTH
-        for turn in range(2):
-            fine = turn > 0
-            code, n, top = gather(u, v, r, own, k, width, MOST, fine, scratch.cells, facts, exact_ell, spelled)
-            passes += 2
-            if code != FINE or not crowded(exact_ell[:n], spelled, CROWD, width, MOST):
-                break
-    if code != FINE:
-        return BAD_NAN if code == NAN else BAD_INFINITE if code == INFINITE else BAD_EMPTY if code == EMPTY else HARD
-    if paired:
-        normalise(u, v, r, facts)
-        passes += 2
     if worst:
-        n = len(u)
-        spell_out(u, v, r, own, facts, exact_ell, spelled)
-        passes += 1
-    small, lost = len(u) <= SMALL, facts[LOST]
-    exact = weighed(exact_ell[:n], scratch.exact_ratio, scratch.exact_gap, spelled, worst or small or not own, lost)
-    atoms = exact
-    if paired or not small:
-        if paired:
-            n = pair_up(exact_ell[:n], spelled, scratch.cells, ell, measures)
-            passes += 1
-        else:
-            n = coarsen(v, r, own, top, fine, scratch.cells, facts, ell, measures)
-        atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, worst or not own, lost)
-        if worst:
-            atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, exact.low, exact.high, exact.kl)
-    if not decidable(atoms):
-        return HARD
-    found = np.empty((256, 4))
-    margin = COARSE_MARGIN if paired else MARGIN
-    number = search(aim, atoms, scratch.room, margin, found)
-    if number <= 0:
-        return HARD
-    highest = found[:number, 1].max()
-    best = -np.inf
-    at = np.zeros(AT)
-    for i in range(number):
-        if found[i, 1] < highest - margin:
-            continue
-        alpha, turns = _polish(
-            found[i, 0], found[i, 2], found[i, 3], aim, atoms, scratch.room, exact, scratch.exact_room, at
-        )
-        if turns == 0:
-            return HARD
-        passes += 3 * turns if worst else 0
-        if at[VALUE] > best:
-            best = at[VALUE]
-            out[ALPHA], out[BRANCH], out[LOW], out[HIGH] = alpha, at[SIGN], found[i, 2], found[i, 3]
-            if worst:
-                out[HEIGHT] = atoms.kl * (best if best >= 0 else -math.expm1(-best))
-                out[STEEPNESS] = at[RISE + (0 if at[SIGN] < 0 else 1)]
-            else:
-                out[HEIGHT], out[STEEPNESS] = math.exp(best), at[SLOPE]
+        code, passes = _solve_worst(u, v, r, own, aim, k, scratch, out)
+    else:
+        code, passes = _solve_snr(u, v, r, own, aim, k, scratch, out)
+    if passes == 0:
+        out[:] = 0.0
+        out[ALPHA], out[HIGH] = 0.5, 1.0
+        return BAD_NAN if code == NAN else BAD_INFINITE if code == INFINITE else BAD_EMPTY if code == EMPTY else HARD
     out[PASSES] = passes
-    return COMMON if facts[UNEQUAL] > 0 else SOLVED
+    return COMMON if scratch.facts[UNEQUAL] > 0 else SOLVED
 
 
 @njit(nogil=True, cache=True)
