@@ -3,8 +3,9 @@
     best = maximise_logits(theta, target)       # [B, V], NumPy (memory-mapped too) or torch
     best.alpha, best.value                      # [B]: where SNR is highest, and how high
 
-Where numba can be used, `solvers.maxima_kernel` searches each row on its atoms and polishes what is highest on all
-tokens. Else, and where that kernel leaves a row to others, `solve_alpha` decides: the reference, and much slower.
+Where numba can be used, `solvers.maxima_kernel` searches each row on few atoms and polishes what is highest on those
+that stand for all tokens to 3e-10 of log SNR (α_Wald: on the tokens). Else, and where that kernel leaves a row to
+others, `solve_alpha` decides: the reference, and much slower.
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ from geomix_core.status import RowStatus, Status
 
 FINE_TOLERANCE = 1e-10
 """What float64 solves to, unless something finer is asked for."""
+THREAD_ELEMENTS = 1 << 19
+"""Logits of each policy that are worth one more thread."""
 GROUP_ELEMENTS = 1 << 16
 """Logits of each policy at a time that are left to `find_roots`."""
 MEMORY_SHARE = 0.25
@@ -155,7 +157,7 @@ def solve_logits(
     else:
         parts = in_order(
             lambda start, stop: solver.compiled(kernel, start, stop), total, chunk_elements or CHUNK_ELEMENTS, vocab,
-            threads,
+            threads, THREAD_ELEMENTS,
         )  # fmt: skip
     done = collect(parts, total, lambda part: part.stop, on_progress)
     numbers = dict(zip(_COLUMNS, np.ascontiguousarray(np.concatenate([p.numbers for p in done]).T), strict=True))
@@ -235,17 +237,18 @@ class _Solver:
         self, given: dict[str, Any], stop: int, codes: np.ndarray, numbers: np.ndarray, theta: Any, target: Any
     ) -> _Part:
         """The part, after rows that are still HARD have been left to `find_roots`."""
-        status = _WORDS[codes].tolist()
+        status, problem = _WORDS[codes].tolist(), [""] * len(codes)
+        digests = row_digests(**given) if self.digests else ("",) * len(codes)
+        if codes.max() <= onepass.DISJOINT:
+            return _Part(stop, numbers, status, problem, digests)
         for group in groups(np.flatnonzero(codes == onepass.HARD), GROUP_ELEMENTS // self.rows.shape[1]):
             passes = numbers[group, PASSES]
             numbers[group], said = _solve_batch(PolicyBatch.from_logits(theta[group], target[group]))
             numbers[group, PASSES] += passes
             for i, word in zip(group.tolist(), said, strict=True):
                 status[i] = word
-        problem = [""] * len(codes)
         for i in np.flatnonzero(np.isin(codes, _INVALID)).tolist():
             problem[i] = problem_of({name: x[i] for name, x in given.items()})
-        digests = row_digests(**given) if self.digests else ("",) * len(codes)
         return _Part(stop, numbers, status, problem, digests)
 
 

@@ -34,8 +34,8 @@ Progress = Callable[[int, int], object]
 
 CHUNK_ELEMENTS = 1 << 20
 """Logits of each policy at a time, unless asked for otherwise."""
-THREAD_ELEMENTS = 1 << 14
-"""Logits of each policy that are worth one more thread."""
+THREAD_ELEMENTS = 1 << 16
+"""Logits of each policy that are worth one more thread, likewise."""
 
 _T = TypeVar("_T")
 
@@ -194,21 +194,33 @@ def contiguous(rows: Any, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def in_order(
-    work: Callable[[int, int], _T], total: int, elements: int, vocab: int, threads: int | None
+    work: Callable[[int, int], _T],
+    total: int,
+    elements: int,
+    vocab: int,
+    threads: int | None,
+    worth: int = THREAD_ELEMENTS,
 ) -> Generator[_T, None, None]:
-    """work(start, stop) for every chunk of rows, by threads, in order; at most `elements` logits a policy at a time."""
-    workers = min(threads or min(_cores(), -(-total * vocab // THREAD_ELEMENTS)), total)
+    """work(start, stop) for every chunk of rows, by threads, in order; at most `elements` logits a policy at a time.
+
+    Without `threads` there is one for every `worth` logits of a policy, and at most one a core. The caller's is among
+    them: waking another takes as long as some rows.
+    """
+    workers = min(threads or min(_cores(), -(-total * vocab // worth)), total)
     step = min(max(1, elements // (vocab * workers)), -(-total // workers))
     chunks = [(start, min(start + step, total)) for start in range(0, total, step)]
     if workers == 1:
         yield from (work(*chunk) for chunk in chunks)
         return
-    pool = _pool(os.getpid(), threads or _cores())
+    pool = _pool(os.getpid(), (threads or _cores()) - 1)
     waiting: deque[Future[_T]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(work, *chunk))
-            if len(waiting) > workers:
+            if sum(not future.done() for future in waiting) < workers - 1:
+                waiting.append(pool.submit(work, *chunk))
+            else:
+                waiting.append(_done(work, chunk))
+            while waiting and (waiting[0].done() or len(waiting) > workers):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -216,6 +228,13 @@ def in_order(
         for future in waiting:
             future.cancel()
         wait(waiting)
+
+
+def _done(work: Callable[[int, int], _T], chunk: tuple[int, int]) -> Future[_T]:
+    """What is worked out here and now, as a future."""
+    future: Future[_T] = Future()
+    future.set_result(work(*chunk))
+    return future
 
 
 def collect(parts: Generator[_T, None, None], total: int, stop: Callable[[_T], int], tell: Progress | None) -> list[_T]:

@@ -18,6 +18,7 @@ bound. The other sums run in lanes over blocks of tokens, and in float64 over th
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -408,6 +409,7 @@ def widened(bits: np.ndarray, brain: bool) -> np.ndarray:
     return out
 
 
+@cache
 def constants(dtype: Any) -> np.ndarray:
     """0, 1, ½·log₂e, log₂e, the mask gap, the largest finite number and −inf, in a dtype."""
     log2e = 1 / math.log(2)
