@@ -45,7 +45,7 @@ def _tilted(ell, mass, beta, low, high, weights, out):
 
 
 @njit(nogil=True, cache=True)
-def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, measures, ratio, gap, weights, out):
+def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, measures, rest, weights, out):
     """Fills out `[A, 8]` for one row; False where others decide."""
     n = 0
     for fine in (False, True):
@@ -54,7 +54,7 @@ def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, meas
             return False
         if not crowded(ell[:n], measures, CROWD, width, most):
             break
-    atoms = weighed(ell[:n], ratio, gap, measures, not own or len(u) <= SMALL, facts[LOST])
+    atoms = weighed(ell[:n], measures, not own or len(u) <= SMALL, facts[LOST], rest)
     if not decidable(atoms):
         return False
     sums, at, q = np.zeros(8), np.zeros(AT), np.zeros(4)
@@ -90,7 +90,7 @@ def curves(
     That is where a token of π_θ has no reward, the policies are equal to six digits, or what cancels leaves too little.
     """
     cells, facts, ell = work(len(theta), most)
-    ratio, gap, tilted, measures = np.empty_like(ell), np.empty_like(ell), np.empty_like(ell), np.empty((3, len(ell)))
+    measures, rest, tilted = np.empty((3, len(ell))), np.empty((3, len(ell))), np.empty_like(ell)
     out = np.empty((len(alphas), 8))
     given = theta if reference is None else reference
     u, v, r = (np.ascontiguousarray(x).view() for x in (theta, target, given))
@@ -99,6 +99,6 @@ def curves(
     alphas = np.asarray(alphas, np.float64)
     fine = _curves(
         u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, most, alphas,
-        cells, facts, ell, measures, ratio, gap, tilted, out,
+        cells, facts, ell, measures, rest, tilted, out,
     )  # fmt: skip
     return out if fine and np.isfinite(out).all() else None

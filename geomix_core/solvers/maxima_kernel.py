@@ -90,14 +90,12 @@ class Scratch(NamedTuple):
     cells: np.ndarray
     facts: np.ndarray
     ell: np.ndarray
-    ratio: np.ndarray
-    gap: np.ndarray
     measures: np.ndarray
+    rest: np.ndarray
     room: np.ndarray
     exact_ell: np.ndarray
-    exact_ratio: np.ndarray
-    exact_gap: np.ndarray
     exact_measures: np.ndarray
+    exact_rest: np.ndarray
     exact_room: np.ndarray
 
 
@@ -319,7 +317,7 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
         if code != FINE:
             return code, 0
         ell, measures, lost, passes = scratch.exact_ell[:n], scratch.exact_measures, facts[LOST], 4 if fine else 2
-        exact = weighed(ell, scratch.exact_ratio, scratch.exact_gap, measures, small or not own, lost)
+        exact = weighed(ell, measures, small or not own, lost, scratch.exact_rest)
         if small:
             return FINE, passes if decidable(exact) and _highest(
                 aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out
@@ -327,7 +325,7 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
         if not fine and crowded(ell, measures, CROWD, WIDTH, MOST):
             continue
         n = coarsen(v, r, own, top, fine, scratch.cells, facts, scratch.ell, scratch.measures)
-        atoms = weighed(scratch.ell[:n], scratch.ratio, scratch.gap, scratch.measures, not own, lost)
+        atoms = weighed(scratch.ell[:n], scratch.measures, not own, lost, scratch.rest)
         if not decidable(atoms):
             return FINE, 0
         size = facts[SIZE]
@@ -363,7 +361,7 @@ def _solve_worst(u, v, r, own, aim, k, scratch, out):
     n, lost = len(u), facts[LOST]
     spell_out(u, v, r, own, facts, tokens, spelled)
     passes += 1
-    exact = weighed(tokens[:n], scratch.exact_ratio, scratch.exact_gap, spelled, True, lost)
+    exact = weighed(tokens[:n], spelled, True, lost, scratch.exact_rest)
     atoms = exact
     if own or not small:
         if own:
@@ -371,8 +369,8 @@ def _solve_worst(u, v, r, own, aim, k, scratch, out):
             passes += 1
         else:
             n = coarsen(v, r, own, top, fine, scratch.cells, facts, ell, measures)
-        atoms = weighed(ell[:n], scratch.ratio, scratch.gap, measures, True, lost)
-        atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, measures, True, exact.low, exact.high, exact.kl)
+        atoms = weighed(ell[:n], measures, True, lost, scratch.rest)
+        atoms = Atoms(atoms.ell, atoms.ratio, atoms.gap, atoms.reward, measures, True, exact.low, exact.high, exact.kl)
     if not decidable(atoms):
         return FINE, 0
     margin = COARSE_MARGIN if own else MARGIN
@@ -439,14 +437,12 @@ def _scratch(vocab: int, paired: bool, spelled: bool) -> Scratch:
             cells=cells,
             facts=facts,
             ell=ell,
-            ratio=np.empty_like(ell),
-            gap=np.empty_like(ell),
             measures=np.empty((3, len(ell))),
+            rest=np.empty((3, len(ell))),
             room=np.empty((2, len(ell))),
             exact_ell=np.empty(size),
-            exact_ratio=np.empty(size),
-            exact_gap=np.empty(size),
             exact_measures=np.empty((3, size)),
+            exact_rest=np.empty((3, size)),
             exact_room=np.empty((2, size)),
         )  # fmt: skip
     kept: Scratch = _kept.scratch

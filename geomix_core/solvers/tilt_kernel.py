@@ -47,7 +47,8 @@ class Atoms(NamedTuple):
     """`[n]`."""
     ratio: np.ndarray
     gap: np.ndarray
-    """`[≥ n]`: π_t/π_θ, with π_t conditioned on the support of π_θ, and that less 1."""
+    reward: np.ndarray
+    """`[≥ n]`: π_t/π_θ, with π_t conditioned on the support of π_θ, and that less 1; r, 0 where p is."""
     measures: np.ndarray
     """`[3, ≥ n]`: p, p·r and p·r², with p that of π_θ."""
     plain: bool
@@ -62,11 +63,11 @@ class Atoms(NamedTuple):
 @in_lanes
 def _sums_of_points(atoms, power, top, h0, d0, out):
     """`sums_of_atoms` where each is a point: p·d² is a square, and nothing cancels where h is nearly constant."""
-    ell, gap, mass, with_r = atoms.ell, atoms.gap, atoms.measures[0], atoms.measures[1]
+    ell, gap, mass, reward = atoms.ell, atoms.gap, atoms.measures[0], atoms.reward
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for i in range(1, ell.shape[0]):
         x, p = ell[i], mass[i]
-        h = (with_r[i] / p if p != 0 else 0.0) * exp2(power * x - top, LOG2E)
+        h = reward[i] * exp2(power * x - top, LOG2E)
         d, steep = h - h0, h * x - d0
         s0 += p * d
         s1 += gap[i] * p * d
@@ -162,12 +163,12 @@ def _partition(ell, mass, beta, top):
 @in_lanes
 def _tilts(atoms, power, top, factor, mean, h, steep):
     """Fills h = factor·r·e^(power·ℓ − top) and steep = h·(ℓ − mean); returns E_t[steep] and the range of h."""
-    ell, ratio, mass, with_r = atoms.ell, atoms.ratio, atoms.measures[0], atoms.measures[1]
+    ell, ratio, mass, reward = atoms.ell, atoms.ratio, atoms.measures[0], atoms.reward
     total = 0.0
     high = low = -np.inf
     for i in range(ell.shape[0]):
         p = mass[i]
-        x = (with_r[i] / p if p > 0 else 0.0) * exp2(power * ell[i] - top, LOG2E) * factor
+        x = reward[i] * exp2(power * ell[i] - top, LOG2E) * factor
         h[i], steep[i] = x, x * (ell[i] - mean)
         total += p * ratio[i] * steep[i]
         high, low = larger(x if p > 0 else -np.inf, high), larger(-x if p > 0 else -np.inf, low)
@@ -223,8 +224,8 @@ def evaluate(alpha, aim, atoms, room, at):
 
 
 @in_lanes
-def _weigh(ell, mass, lost, ratio, gap):
-    """Fills e^(ℓ − lost), and that less 1; returns Σ p (e^x·x − (e^x − 1)), x = ℓ − lost, and the range of ℓ."""
+def _weigh(ell, mass, with_r, lost, ratio, gap, reward):
+    """Fills e^(ℓ − lost), that less 1, and r; returns Σ p (e^x·x − (e^x − 1)), x = ℓ − lost, and the range of ℓ."""
     kl = 0.0
     high = low = -np.inf
     for i in range(ell.shape[0]):
@@ -234,17 +235,18 @@ def _weigh(ell, mass, lost, ratio, gap):
         less = near * (1 + near * (_E2 + near * (_E3 + near * (_E4 + near * (_E5 + near * (_E6 + near * (_E7 + near * (
             _E8 + near * (_E9 + near * (_E10 + near * (_E11 + near * _E12)))))))))))  # fmt: skip
         less = less if near == x else e - 1
-        gap[i], ratio[i] = less, e
+        ratio[i], gap[i], reward[i] = e, less, with_r[i] / mass[i] if mass[i] != 0 else 0.0
         kl += mass[i] * (e * x - less)
         high, low = larger(ell[i], high), larger(-ell[i], low)
     return kl, -low, high
 
 
 @njit(nogil=True, cache=True)
-def weighed(ell, ratio, gap, measures, plain, lost):
-    """`Atoms` of ell `[n]` and measures `[3, ≥ n]`; fills ratio and gap. lost: log of π_t's mass where π_θ > 0."""
-    kl, low, high = _weigh(ell, measures[0], lost, ratio, gap)
-    return Atoms(ell, ratio, gap, measures, plain, low, high, kl)
+def weighed(ell, measures, plain, lost, rest):
+    """`Atoms` of ell `[n]` and measures `[3, ≥ n]`; fills rest `[3, ≥ n]`. lost: log of π_t's mass where π_θ > 0."""
+    ratio, gap, reward = rest[0], rest[1], rest[2]
+    kl, low, high = _weigh(ell, measures[0], measures[1], lost, ratio, gap, reward)
+    return Atoms(ell, ratio, gap, reward, measures, plain, low, high, kl)
 
 
 @njit(nogil=True, cache=True)
