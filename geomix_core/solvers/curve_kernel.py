@@ -10,7 +10,7 @@ from numba import njit
 from geomix_core.solvers.atoms import FINE, LOG2E, LOST, SMALL, crowded, gather, work
 from geomix_core.solvers.kernel import constants
 from geomix_core.solvers.lanes import exp2, in_lanes
-from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, weighed
+from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, tilt, weighed
 
 CROWD = 0.25
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
@@ -63,8 +63,9 @@ def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, meas
         _tilted(atoms.ell, measures[0], 1 - alpha, atoms.low, atoms.high, weights, q)
         out[j, LOG_Z], out[j, DELTA], out[j, VARIANCE] = q[0], q[1], q[2]
         out[j, ESS] = math.exp(-q[0] - q[3])
-        power, top, h0, d0 = ease(alpha, kappa, atoms)
-        sums_of_atoms(atoms, power, top, h0, d0, sums)
+        power, top = ease(alpha, kappa, atoms)
+        tilt(atoms.ell, power, top, weights)
+        sums_of_atoms(atoms, weights, sums)
         read(sums, kappa, at)
         if not at[LEFT] > ROUNDING:
             return False

@@ -143,7 +143,7 @@ def exp2(x: Any, scale: Any) -> Any:
 
 @overload(exp2, inline="always")
 def exp2_compiled(x: Any, scale: Any) -> Callable[[Any, Any], Any]:
-    """2^(x·scale) for x ≤ 0, about 2⁻¹²⁵ (2⁻¹⁰²¹) for anything smaller; relative error 1e-7 (3e-16).
+    """2^(x·scale), about 2⁻¹²⁵ (2⁻¹⁰²¹) for anything smaller; relative error 1e-7 (3e-16). No x may be too large.
 
     The product is never rounded: its error would grow with |x|.
     """

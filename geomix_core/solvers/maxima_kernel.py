@@ -20,7 +20,6 @@ from geomix_core.solvers.atoms import (
     EMPTY,
     FINE,
     INFINITE,
-    LOG2E,
     LOST,
     NAN,
     SIZE,
@@ -36,7 +35,7 @@ from geomix_core.solvers.atoms import (
     work,
 )
 from geomix_core.solvers.kernel import constants
-from geomix_core.solvers.lanes import exp2, in_lanes
+from geomix_core.solvers.lanes import in_lanes
 from geomix_core.solvers.tilt_kernel import (
     AT,
     GAIN,
@@ -51,7 +50,9 @@ from geomix_core.solvers.tilt_kernel import (
     decidable,
     ease,
     evaluate,
+    snr_on_grid,
     sums_of_atoms,
+    tilt,
     weighed,
 )
 
@@ -139,11 +140,13 @@ def search(aim, atoms, room, margin, found):
     at = np.zeros(AT)
     grid = np.empty((GRID, 3))
     cells = np.empty((STACK, 9))
-    best, worst = -np.inf, np.inf
-    for i in range(GRID):
-        evaluate(i / (GRID - 1), aim, atoms, room, at)
-        grid[i] = at[:3]
-        best, worst = max(best, at[VALUE]), min(worst, at[VALUE])
+    if aim.etas.shape[0] == 0:
+        snr_on_grid(aim.kappa, atoms, room, grid)
+    else:
+        for i in range(GRID):
+            evaluate(i / (GRID - 1), aim, atoms, room, at)
+            grid[i] = at[:3]
+    best, worst = grid[:, VALUE].max(), grid[:, VALUE].min()
     if not (math.isfinite(best) and best - worst > TIMID):
         return -1
     number = 0
@@ -246,7 +249,7 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, flat, at):
 
 
 @in_lanes
-def _off(power, top, h0, width, own, exact):
+def _off(power, h0, g, width, own, exact):
     """What Φ₁ and Φ₂ may be off by on atoms from cells of one width: the module `atoms` has the bound.
 
     Of e^(sℓ)·ℓᵏ, which r = ℓ makes of it, the eighth derivative has more terms; a reward of its own is in the measures.
@@ -255,24 +258,25 @@ def _off(power, top, h0, width, own, exact):
     s, t, w = abs(power), 1 + abs(power), 2 * abs(power)
     first = second = 0.0
     for i in range(ell.shape[0]):
-        g, x, p = exp2(power * ell[i] - top, LOG2E), abs(ell[i]), abs(mass[i])
+        x, p = abs(ell[i]), abs(mass[i])
         once, shifted, twice = s**8 * x + 8 * s**7, t**8 * x + 8 * t**7, w**8 * x * x + 16 * w**7 * x + 56 * w**6
         p1, p2 = p, p
         if own:
             once, shifted, twice, p1, p2 = s**8, t**8, w**8, abs(with_r[i]), abs(with_rr[i])
-        first += p1 * g * (once + ratio[i] * shifted)
-        second += g * (p2 * g * twice + 2 * abs(h0) * p1 * once)
+        first += p1 * g[i] * (once + ratio[i] * shifted)
+        second += g[i] * (p2 * g[i] * twice + 2 * abs(h0) * p1 * once)
     off = 2 * (width / 4) ** 8 / 40320 * math.exp(2 * width)
     return off * first, off * second
 
 
 @njit(nogil=True, cache=True)
-def _unsure(alpha, kappa, width, own, exact):
-    """Whether log SNR may be off by more than EXACT."""
-    power, top, h0, d0 = ease(alpha, kappa, exact)
-    first, second = _off(power, top, h0, width, own, exact)
+def _unsure(alpha, kappa, width, own, exact, g):
+    """Whether log SNR may be off by more than EXACT. g `[≥ n]`: scratch."""
     sums = np.empty(8)
-    sums_of_atoms(exact, power, top, h0, d0, sums)
+    power, top = ease(alpha, kappa, exact)
+    tilt(exact.ell, power, top, g)
+    sums_of_atoms(exact, g, sums)
+    first, second = _off(power, exact.reward[0] * g[0], g, width, own, exact)
     return not (first / abs(sums[1]) + second / abs(2 * (sums[2] - sums[0] * sums[0])) <= EXACT)
 
 
@@ -333,7 +337,7 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
         found = _highest(aim, atoms, room, exact, exact_room, MARGIN, flat, out) > 0
         if not found:
             found = _highest(aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out) > 0
-        if found and (fine or not _unsure(out[ALPHA], aim.kappa, size, own, exact)):
+        if found and (fine or not _unsure(out[ALPHA], aim.kappa, size, own, exact, exact_room[0])):
             return FINE, passes
     return FINE, 0
 

@@ -61,13 +61,20 @@ class Atoms(NamedTuple):
 
 
 @in_lanes
-def _sums_of_points(atoms, power, top, h0, d0, out):
+def tilt(ell, power, top, g):
+    """Fills g with e^(power·ℓ − top)."""
+    for i in range(ell.shape[0]):
+        g[i] = exp2(power * ell[i] - top, LOG2E)
+
+
+@in_lanes
+def _sums_of_points(atoms, g, h0, d0, out):
     """`sums_of_atoms` where each is a point: p·d² is a square, and nothing cancels where h is nearly constant."""
     ell, gap, mass, reward = atoms.ell, atoms.gap, atoms.measures[0], atoms.reward
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for i in range(1, ell.shape[0]):
         x, p = ell[i], mass[i]
-        h = reward[i] * exp2(power * x - top, LOG2E)
+        h = reward[i] * g[i]
         d, steep = h - h0, h * x - d0
         s0 += p * d
         s1 += gap[i] * p * d
@@ -82,39 +89,39 @@ def _sums_of_points(atoms, power, top, h0, d0, out):
 
 
 @in_lanes
-def _sums_of_measures(atoms, power, top, h0, d0, out):
+def _sums_of_measures(atoms, g, h0, d0, out):
     """`sums_of_atoms` where only sums are right, not single atoms."""
     ell, gap = atoms.ell, atoms.gap
     mass, with_r, with_rr = atoms.measures[0], atoms.measures[1], atoms.measures[2]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     for i in range(1, ell.shape[0]):
         x, p, q, s = ell[i], mass[i], with_r[i], with_rr[i]
-        g = exp2(power * x - top, LOG2E)
-        qg = q * g
-        d, steep = qg - h0 * p, qg * x - d0 * p
+        h, hh = q * g[i], s * g[i] * g[i]
+        d, steep = h - h0 * p, h * x - d0 * p
         s0 += d
         s1 += gap[i] * d
-        s2 += s * g * g - 2 * h0 * qg + h0 * h0 * p
+        s2 += hh - 2 * h0 * h + h0 * h0 * p
         s3 += steep
         s4 += gap[i] * steep
-        s5 += x * (s * g * g - h0 * qg) - d0 * (qg - h0 * p)
+        s5 += x * (hh - h0 * h) - d0 * d
         s6 += abs(gap[i] * d)
-        s7 += abs(s * g * g) + abs(h0 * h0 * p)
+        s7 += abs(hh) + abs(h0 * h0 * p)
     out[:7] = s0, s1, s2, s3, s4, s5, s6
     out[7] = abs(s2) / s7 if s7 > 0 else 0.0
 
 
 @njit(nogil=True, cache=True)
-def sums_of_atoms(atoms, power, top, h0, d0, out):
+def sums_of_atoms(atoms, g, out):
     """Σ over all atoms but the first: out[0:3] of p·d, pD·d, p·d², d = h − h₀; [3:6] of their slopes; [6] of |pD·d|.
 
-    h = r·e^(power·ℓ − top), D is the gap, and the slopes lack the factor −κ. out[7]: the share that is left of the
-    terms of p·d².
+    h = r·g, g as `tilt` has left it, h₀ that of the first atom, D is the gap, and the slopes lack the factor −κ.
+    out[7]: the share that is left of the terms of p·d².
     """
+    h0 = atoms.reward[0] * g[0]
     if atoms.plain:
-        _sums_of_points(atoms, power, top, h0, d0, out)
+        _sums_of_points(atoms, g, h0, h0 * atoms.ell[0], out)
     else:
-        _sums_of_measures(atoms, power, top, h0, d0, out)
+        _sums_of_measures(atoms, g, h0, h0 * atoms.ell[0], out)
 
 
 @njit(nogil=True, cache=True)
@@ -132,21 +139,40 @@ def read(sums, kappa, at):
 
 @njit(nogil=True, cache=True)
 def ease(alpha, kappa, atoms):
-    """(power, top, h₀, h₀·ℓ₀): the exponent's slope in ℓ, its maximum, and h of the likeliest token."""
+    """(power, top): the exponent's slope in ℓ, and its maximum."""
     power = kappa * (1 - alpha)
-    top = max(power * atoms.low, power * atoms.high)
-    ell0 = atoms.ell[0]
-    h0 = atoms.measures[1, 0] / atoms.measures[0, 0] * math.exp(power * ell0 - top)
-    return power, top, h0, h0 * ell0
+    return power, max(power * atoms.low, power * atoms.high)
 
 
 @njit(nogil=True, cache=True)
-def snr_at(alpha, kappa, atoms, at):
-    """log SNR at one α, from atoms of which the first is the likeliest token."""
+def snr_at(alpha, kappa, atoms, g, at):
+    """log SNR at one α, from atoms of which the first is the likeliest token. g `[≥ n]`: scratch."""
     sums = np.empty(8)
-    power, top, h0, d0 = ease(alpha, kappa, atoms)
-    sums_of_atoms(atoms, power, top, h0, d0, sums)
+    power, top = ease(alpha, kappa, atoms)
+    tilt(atoms.ell, power, top, g)
+    sums_of_atoms(atoms, g, sums)
     read(sums, kappa, at)
+
+
+@in_lanes
+def _times(g, step):
+    for i in range(step.shape[0]):
+        g[i] *= step[i]
+
+
+@njit(nogil=True, cache=True)
+def snr_on_grid(kappa, atoms, room, grid):
+    """VALUE, SLOPE, SIGN for even steps of α from 0 to 1, `[n, 3]`: one exponential an atom serves them all."""
+    sums, at, n = np.empty(8), np.empty(AT), atoms.ell.shape[0]
+    g, step = room[0, :n], room[1, :n]
+    # h² reaches e^600 r², which float64 holds: ranges of ℓ are at most WIDEST.
+    tilt(atoms.ell, kappa, 0.0, g)
+    tilt(atoms.ell, -kappa / (len(grid) - 1), 0.0, step)
+    for i in range(len(grid)):
+        sums_of_atoms(atoms, g, sums)
+        read(sums, kappa, at)
+        grid[i] = at[:3]
+        _times(g, step)
 
 
 @in_lanes
@@ -218,7 +244,7 @@ def worst_at(alpha, kappa, etas, atoms, room, at):
 def evaluate(alpha, aim, atoms, room, at):
     """What is aimed at, at one α."""
     if aim.etas.shape[0] == 0:
-        snr_at(alpha, aim.kappa, atoms, at)
+        snr_at(alpha, aim.kappa, atoms, room[0], at)
     else:
         worst_at(alpha, aim.kappa, aim.etas, atoms, room, at)
 
