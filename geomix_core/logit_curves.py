@@ -12,8 +12,8 @@ from geomix_core.policies import PolicyBatch
 from geomix_core.row_chunks import Backend, Rows, check_options, compiled, contiguous, rows_of
 from geomix_core.tilts import WEIGHTS, Weights
 
-WIDTH, MOST = 0.4, 768
-"""Cells of the atoms: nats, and how many at most."""
+WIDTH = 0.4
+"""Cells of the atoms, in nats."""
 
 
 def logit_curves(
@@ -52,7 +52,7 @@ def logit_curves(
         arrays = {name: contiguous(x, rows.working)[0] for name, x in rows.arrays.items()}
         alpha = np.linspace(0, 1, points)
         kappa = -1.0 if weights == "importance" else 1.0
-        found = kernel.curves(arrays["theta"], arrays["target"], arrays.get("reference"), kappa, alpha, WIDTH, MOST)
+        found = kernel.curves(arrays["theta"], arrays["target"], arrays.get("reference"), kappa, alpha, WIDTH)
         if found is not None:
             return _named(alpha, found)
     batch = PolicyBatch.from_logits(**rows.arrays)

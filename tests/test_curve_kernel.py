@@ -15,7 +15,6 @@ from geomix_core.solvers.curve_kernel import DELTA, ESS, LOG_Z, PHI1, PHI2, SNR,
 
 INF = np.inf
 ALPHAS = np.linspace(0, 1, 21)
-CELLS = (logit_curves.WIDTH, logit_curves.MOST)
 COLUMNS = {
     LOG_Z: "log Z",
     DELTA: "Δ",
@@ -63,7 +62,7 @@ def truth(u: np.ndarray, v: np.ndarray, r: np.ndarray | None, kappa: float, alph
 
 
 def solved(row: Row, kappa: float, alphas: np.ndarray = ALPHAS) -> np.ndarray | None:
-    return curve_kernel.curves(*row, kappa, alphas, *CELLS)
+    return curve_kernel.curves(*row, kappa, alphas, logit_curves.WIDTH)
 
 
 def assert_close(row: Row, kappa: float, *, of_range: float, of_largest: float = 1e-8) -> None:

@@ -46,8 +46,8 @@ from geomix_core.solvers.lanes import (
 
 WIDTH = 0.3
 """Nats."""
-MOST = 1024
-"""Cells at most: the cache is small."""
+MOST, FINE_MOST = 768, 2800
+"""Cells at most: the cache is small. Where they shrink, enough for an eighth of a nat each up to WIDEST."""
 LEAST = 24
 """Cells at least, of one width."""
 EDGE, FINEST, PARTS = 0.5, 2.0**-25, 8

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from geomix_core.solvers.atoms import FINE, LOG2E, LOST, SMALL, crowded, gather, work
+from geomix_core.solvers.atoms import FINE, FINE_MOST, LOG2E, LOST, MOST, SMALL, crowded, gather, work
 from geomix_core.solvers.kernel import constants
 from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, tilt, weighed
@@ -45,14 +45,15 @@ def _tilted(ell, mass, beta, low, high, weights, out):
 
 
 @njit(nogil=True, cache=True)
-def _curves(u, v, r, own, kappa, k, width, most, alphas, cells, facts, ell, measures, rest, weights, out):
+def _curves(u, v, r, own, kappa, k, width, alphas, cells, facts, ell, measures, rest, weights, out):
     """Fills out `[A, 8]` for one row; False where others decide."""
     n = 0
     for fine in (False, True):
+        most = FINE_MOST if fine else MOST
         code, n, _top = gather(u, v, r, own, k, width, most, fine, cells, facts, ell, measures)
         if code != FINE:
             return False
-        if not crowded(ell[:n], measures, CROWD, width, most):
+        if not crowded(ell[:n], measures, CROWD, width, MOST):
             break
     atoms = weighed(ell[:n], measures, not own or len(u) <= SMALL, facts[LOST], rest)
     if not decidable(atoms):
@@ -84,13 +85,12 @@ def curves(
     kappa: float,
     alphas: np.ndarray,
     width: float,
-    most: int,
 ) -> np.ndarray | None:
     """`[A, 8]`, columns LOG_Z … STEP, of one row of logits `[V]`, float32 or float64; None where others must decide.
 
     That is where a token of π_θ has no reward, the policies are equal to six digits, or what cancels leaves too little.
     """
-    cells, facts, ell = work(len(theta), most)
+    cells, facts, ell = work(len(theta), FINE_MOST)
     measures, rest, tilted = np.empty((3, len(ell))), np.empty((3, len(ell))), np.empty_like(ell)
     out = np.empty((len(alphas), 8))
     given = theta if reference is None else reference
@@ -99,7 +99,7 @@ def curves(
         x.flags.writeable = False
     alphas = np.asarray(alphas, np.float64)
     fine = _curves(
-        u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, most, alphas,
+        u, v, r, reference is not None, float(kappa), constants(theta.dtype), width, alphas,
         cells, facts, ell, measures, rest, tilted, out,
     )  # fmt: skip
     return out if fine and np.isfinite(out).all() else None

@@ -19,8 +19,10 @@ from numba import njit
 from geomix_core.solvers.atoms import (
     EMPTY,
     FINE,
+    FINE_MOST,
     INFINITE,
     LOST,
+    MOST,
     NAN,
     SIZE,
     SMALL,
@@ -61,8 +63,8 @@ SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
 ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
 """Columns of what `solve_row` writes: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
 
-WIDTH, FINE_WIDTH, WORST_WIDTH, MOST = 0.25, 0.125, 0.1, 768
-"""Cells for SNR; for SNR and for progress where they are finer near the top token: nats, and how many at most."""
+WIDTH, FINE_WIDTH, WORST_WIDTH = 0.25, 0.125, 0.1
+"""Cells, in nats: for SNR, for SNR where they are finer near the top token, and for progress."""
 CROWD = 1
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
 EXACT = 3e-10
@@ -315,8 +317,8 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
     facts, room, exact_room, small = scratch.facts, scratch.room, scratch.exact_room, len(u) <= SMALL
     for fine in (False, True):
         code, n, top = gather(
-            u, v, r, own, k, FINE_WIDTH if fine else WIDTH, MOST, fine, scratch.cells, facts, scratch.exact_ell,
-            scratch.exact_measures,
+            u, v, r, own, k, FINE_WIDTH if fine else WIDTH, FINE_MOST if fine else MOST, fine, scratch.cells, facts,
+            scratch.exact_ell, scratch.exact_measures,
         )  # fmt: skip
         if code != FINE:
             return code, 0
@@ -356,7 +358,8 @@ def _solve_worst(u, v, r, own, aim, k, scratch, out):
     else:
         for turn in range(2):
             fine = turn > 0
-            code, n, top = gather(u, v, r, own, k, WORST_WIDTH, MOST, fine, scratch.cells, facts, tokens, spelled)
+            most = FINE_MOST if fine else MOST
+            code, n, top = gather(u, v, r, own, k, WORST_WIDTH, most, fine, scratch.cells, facts, tokens, spelled)
             passes += 2
             if code != FINE or not crowded(tokens[:n], spelled, CROWD, WORST_WIDTH, MOST):
                 break
@@ -435,7 +438,7 @@ def _scratch(vocab: int, paired: bool, spelled: bool) -> Scratch:
     """What `solve_row` writes to beside its answer. A thread keeps its last: fresh memory costs as much as a pass."""
     shape = (vocab, paired, spelled)
     if getattr(_kept, "shape", None) != shape:
-        cells, facts, ell = work(vocab, MOST, paired)
+        cells, facts, ell = work(vocab, FINE_MOST, paired)
         size = max(vocab, len(ell)) if spelled else len(ell)
         _kept.shape, _kept.scratch = shape, Scratch(
             cells=cells,
