@@ -27,7 +27,7 @@ def logit_curves(
 ) -> tuple[FamilyCurves, SignalCurves]:
     """log Z, Δ, Var, KLs, ESS, Φ₁, Φ₂, SNR and η* on `points` values of α in [0, 1].
 
-    From atoms of the row, which are exact to 1e-6 of each curve's range, or 1e-5 with a reference of its own (tests).
+    From atoms of the row, which are exact to 1e-7 of each curve's largest value (tests).
     Where numba cannot be used, or a curve leaves its range, from `curves` and its atoms (1e-6; 5e-4).
 
     Args:

@@ -291,6 +291,22 @@ def test_rows_that_were_once_wrong(name: str, dtype: type) -> None:
     assert_highest((u, v, r), codes[0], found[0], kappa, None)
 
 
+@KAPPA
+@pytest.mark.parametrize("seed", range(8))
+def test_nearly_all_tokens_in_one_cell(seed: int, kappa: float) -> None:
+    """What varies within it is little beside its width, though a few tokens far away make ℓ's variance large."""
+    rng = np.random.default_rng([21, seed])
+    vocab = 1_300
+    u, r = rng.normal(size=(2, vocab)) * 10 ** rng.uniform(-1, 1)
+    few = rng.integers(vocab, size=5)
+    v = u + 10 ** rng.uniform(-4, -1) * rng.standard_t(2, size=vocab) * (seed % 2)
+    v[few] += rng.normal(size=5) * 10 ** rng.uniform(0, 1.3)
+    rows: list[Row] = [(u, v, None), (u, v, r)]
+    for row in rows:
+        codes, found = solve([row], kappa)
+        assert_highest(row, codes[0], found[0], kappa, None, 201)
+
+
 def test_a_snr_that_hardly_depends_on_alpha() -> None:
     """The worst of the benchmark's hard rows: on few atoms its maximum is a tenth away from where it is."""
     z = np.random.default_rng(0).standard_normal((2, 64, 50_257), dtype=np.float32)[:, 40]

@@ -7,13 +7,29 @@ import math
 import numpy as np
 from numba import njit
 
-from geomix_core.solvers.atoms import FINE, FINE_MOST, LOG2E, LOST, MOST, SMALL, crowded, gather, work
+from geomix_core.solvers.atoms import FINE, FINE_MOST, LOG2E, LOST, MOST, SIZE, SMALL, crowded, gather, work
 from geomix_core.solvers.kernel import constants
 from geomix_core.solvers.lanes import exp2, in_lanes
-from geomix_core.solvers.tilt_kernel import AT, LEFT, SIGN, VALUE, decidable, ease, read, sums_of_atoms, tilt, weighed
+from geomix_core.solvers.tilt_kernel import (
+    AT,
+    LEFT,
+    SIGN,
+    VALUE,
+    decidable,
+    ease,
+    off_by,
+    read,
+    sums_of_atoms,
+    tilt,
+    weighed,
+)
 
 CROWD = 0.25
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
+FINE_WIDTH = 0.125
+"""Nats, of the cells that do not shrink then."""
+EXACT, CHECKS = 3e-8, 5
+"""What log SNR may be off by at this many values of α before they are."""
 ROUNDING = 1e-7
 """Share of Φ₁ and of Φ₂ that cancelling must leave."""
 LOG_Z, DELTA, VARIANCE, ESS, PHI1, PHI2, SNR, STEP = range(8)
@@ -45,17 +61,29 @@ def _tilted(ell, mass, beta, low, high, weights, out):
 
 
 @njit(nogil=True, cache=True)
+def _are_exact(atoms, kappa, size, own, width, scratch):
+    """Whether atoms from cells of one size are good for every α."""
+    if crowded(atoms.ell, atoms.measures, CROWD, width, MOST):
+        return False
+    worst = 0.0
+    for i in range(CHECKS):
+        worst = max(worst, off_by(i / (CHECKS - 1), kappa, size, own, atoms, scratch))
+    return worst <= EXACT
+
+
+@njit(nogil=True, cache=True)
 def _curves(u, v, r, own, kappa, k, width, alphas, cells, facts, ell, measures, rest, weights, out):
     """Fills out `[A, 8]` for one row; False where others decide."""
-    n = 0
+    own_atoms = not own or len(u) <= SMALL
+    atoms = weighed(ell[:0], measures, own_atoms, 0.0, rest)
     for fine in (False, True):
-        most = FINE_MOST if fine else MOST
-        code, n, _top = gather(u, v, r, own, k, width, most, fine, cells, facts, ell, measures)
+        size, most = (FINE_WIDTH, FINE_MOST) if fine else (width, MOST)
+        code, n, _top = gather(u, v, r, own, k, size, most, fine, cells, facts, ell, measures)
         if code != FINE:
             return False
-        if not crowded(ell[:n], measures, CROWD, width, MOST):
+        atoms = weighed(ell[:n], measures, own_atoms, facts[LOST], rest)
+        if fine or len(u) <= SMALL or _are_exact(atoms, kappa, facts[SIZE], own, width, weights):
             break
-    atoms = weighed(ell[:n], measures, not own or len(u) <= SMALL, facts[LOST], rest)
     if not decidable(atoms):
         return False
     sums, at, q = np.zeros(8), np.zeros(AT), np.zeros(4)

@@ -37,7 +37,6 @@ from geomix_core.solvers.atoms import (
     work,
 )
 from geomix_core.solvers.kernel import constants
-from geomix_core.solvers.lanes import in_lanes
 from geomix_core.solvers.tilt_kernel import (
     AT,
     GAIN,
@@ -50,11 +49,9 @@ from geomix_core.solvers.tilt_kernel import (
     Aim,
     Atoms,
     decidable,
-    ease,
     evaluate,
+    off_by,
     snr_on_grid,
-    sums_of_atoms,
-    tilt,
     weighed,
 )
 
@@ -250,38 +247,6 @@ def _polish(alpha, low, high, aim, atoms, room, exact, exact_room, flat, at):
     return alpha, 0
 
 
-@in_lanes
-def _off(power, h0, g, width, own, exact):
-    """What Φ₁ and Φ₂ may be off by on atoms from cells of one width: the module `atoms` has the bound.
-
-    Of e^(sℓ)·ℓᵏ, which r = ℓ makes of it, the eighth derivative has more terms; a reward of its own is in the measures.
-    """
-    ell, ratio, mass, with_r, with_rr = exact.ell, exact.ratio, exact.measures[0], exact.measures[1], exact.measures[2]
-    s, t, w = abs(power), 1 + abs(power), 2 * abs(power)
-    first = second = 0.0
-    for i in range(ell.shape[0]):
-        x, p = abs(ell[i]), abs(mass[i])
-        once, shifted, twice = s**8 * x + 8 * s**7, t**8 * x + 8 * t**7, w**8 * x * x + 16 * w**7 * x + 56 * w**6
-        p1, p2 = p, p
-        if own:
-            once, shifted, twice, p1, p2 = s**8, t**8, w**8, abs(with_r[i]), abs(with_rr[i])
-        first += p1 * g[i] * (once + ratio[i] * shifted)
-        second += g[i] * (p2 * g[i] * twice + 2 * abs(h0) * p1 * once)
-    off = 2 * (width / 4) ** 8 / 40320 * math.exp(2 * width)
-    return off * first, off * second
-
-
-@njit(nogil=True, cache=True)
-def _unsure(alpha, kappa, width, own, exact, g):
-    """Whether log SNR may be off by more than EXACT. g `[≥ n]`: scratch."""
-    sums = np.empty(8)
-    power, top = ease(alpha, kappa, exact)
-    tilt(exact.ell, power, top, g)
-    sums_of_atoms(exact, g, sums)
-    first, second = _off(power, exact.reward[0] * g[0], g, width, own, exact)
-    return not (first / abs(sums[1]) + second / abs(2 * (sums[2] - sums[0] * sums[0])) <= EXACT)
-
-
 @njit(nogil=True, cache=True)
 def _highest(aim, atoms, room, exact, exact_room, margin, flat, out):
     """The highest maximum into out, but for its PASSES: exact evaluations, none where others decide."""
@@ -339,7 +304,7 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
         found = _highest(aim, atoms, room, exact, exact_room, MARGIN, flat, out) > 0
         if not found:
             found = _highest(aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out) > 0
-        if found and (fine or not _unsure(out[ALPHA], aim.kappa, size, own, exact, exact_room[0])):
+        if found and (fine or off_by(out[ALPHA], aim.kappa, size, own, exact, exact_room[0]) <= EXACT):
             return FINE, passes
     return FINE, 0
 

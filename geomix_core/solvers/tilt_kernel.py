@@ -176,6 +176,39 @@ def snr_on_grid(kappa, atoms, room, grid):
 
 
 @in_lanes
+def _off(power, h0, g, width, own, atoms):
+    """What Φ₁ and Φ₂ may be off by on atoms from cells of one width: `solvers.atoms` has the bound.
+
+    Of e^(sℓ)·ℓᵏ, which r = ℓ makes of it, the eighth derivative has more terms; a reward of its own is in the measures.
+    """
+    ell, ratio, mass, with_r, with_rr = atoms.ell, atoms.ratio, atoms.measures[0], atoms.measures[1], atoms.measures[2]
+    s, t, w = abs(power), 1 + abs(power), 2 * abs(power)
+    first = second = 0.0
+    for i in range(ell.shape[0]):
+        x, p = abs(ell[i]), abs(mass[i])
+        once, shifted, twice = s**8 * x + 8 * s**7, t**8 * x + 8 * t**7, w**8 * x * x + 16 * w**7 * x + 56 * w**6
+        p1, p2 = p, p
+        if own:
+            once, shifted, twice, p1, p2 = s**8, t**8, w**8, abs(with_r[i]), abs(with_rr[i])
+        first += p1 * g[i] * (once + ratio[i] * shifted)
+        second += g[i] * (p2 * g[i] * twice + 2 * abs(h0) * p1 * once)
+    share = 2 * (width / 4) ** 8 / 40320 * math.exp(2 * width)
+    return share * first, share * second
+
+
+@njit(nogil=True, cache=True)
+def off_by(alpha, kappa, width, own, atoms, g):
+    """What log SNR may be off by at α on atoms from cells of one width. own: its own reward; g `[≥ n]`: scratch."""
+    sums = np.empty(8)
+    power, top = ease(alpha, kappa, atoms)
+    tilt(atoms.ell, power, top, g)
+    sums_of_atoms(atoms, g, sums)
+    first, second = _off(power, atoms.reward[0] * g[0], g, width, own, atoms)
+    phi1, phi2 = abs(sums[1]), sums[2] - sums[0] * sums[0]
+    return first / phi1 + second / (2 * phi2) if phi1 > 0 and phi2 > 0 else math.inf
+
+
+@in_lanes
 def _partition(ell, mass, beta, top):
     """Σ p e^(βℓ − top), and the same with ℓ."""
     s0 = s1 = 0.0
