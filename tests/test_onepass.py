@@ -389,13 +389,15 @@ def test_threads_are_kept() -> None:
         solve_logits(theta, target, threads=2, chunk_elements=1_000)
     assert row_chunks._pool(os.getpid(), 2) is row_chunks._pool(os.getpid(), 2)
     assert row_chunks._pool(os.getpid(), 2) is not row_chunks._pool(os.getpid(), 3)
+    # The caller's thread is the other one.
+    assert len(row_chunks._pool(os.getpid(), 1)._threads) == 1
 
 
 def test_stopping_leaves_the_threads_idle() -> None:
     theta, target = made("gaussian", 40, 500)
     part = solve_logits(theta, target, threads=2, chunk_elements=1_000, on_progress=lambda *_: False)
     assert len(part) < 40
-    assert row_chunks._pool(os.getpid(), 2)._work_queue.empty()
+    assert row_chunks._pool(os.getpid(), 1)._work_queue.empty()
     assert solve_logits(theta, target, threads=2).complete
 
 

@@ -34,12 +34,12 @@ GROWTH_ELEMENTS = 2_000_000
 @click.option("--growth-rounds", default=7, show_default=True, help="The same for growth in B and V.")
 @click.option("--results", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results/solver.json")
 @click.option("--figures", type=click.Path(path_type=Path), default=ROOT / "docs", help="Folder of the plots.")
-@click.option("--draw-only", is_flag=True, help="Measure nothing: table and plots from the results file.")
+@click.option("--draw-only", is_flag=True, help="Measure nothing: targets, table and plots from the results file.")
 def main(rounds: int, growth_rounds: int, results: Path, figures: Path, draw_only: bool) -> None:
     """Time α_KL solvers against each other, and say how exact they are."""
-    if not draw_only:
-        results.write_text(json.dumps(measure(rounds, growth_rounds), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    outcome = json.loads(results.read_text("utf-8"))
+    outcome = json.loads(results.read_text("utf-8")) if draw_only else measure(rounds, growth_rounds)
+    outcome["targets"] = report.targets(outcome)
+    results.write_text(json.dumps(outcome, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(report.markdown(outcome))
     for line in plots.draw(outcome, figures):
         click.echo(line, err=True)
@@ -62,7 +62,7 @@ def measure(rounds: int, growth_rounds: int) -> dict[str, Any]:
         "vocabulary": grow([(GROWTH_ELEMENTS // v, v) for v in GROWTH_VOCABULARIES], OURS, growth_rounds, axis=1),
     }
     click.echo("Measuring memory.", err=True)
-    outcome = {
+    return {
         "command": "make bench",
         **report.surroundings(load),
         "notes": notes,
@@ -72,7 +72,6 @@ def measure(rounds: int, growth_rounds: int) -> dict[str, Any]:
         "maxima": maxima.measure(growth_rounds),
         "memory": memory.measure(),
     }
-    return {**outcome, "targets": report.targets(outcome)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ VOCABULARY = 151_936
 POINTS = 101
 OURS, OURS_2, WALD = "geomix", "geomix, 2 threads", "geomix, α_Wald"
 SCIPY_SCAN = "SciPy, 65-point scan first, float64"
+SHORTFALL = "worst_shortfall_in_log_snr"
+"""What an answer's log SNR is less than the highest that anyone found, on a case's worst row."""
 SCIPY, SCIPY_64 = "SciPy minimize_scalar, float32", "SciPy minimize_scalar, float64"
 
 Solver = Callable[..., np.ndarray]
@@ -110,7 +112,7 @@ def _case(family: str, shape: tuple[int, int], weights: Weights, independent: bo
             name: {
                 "ns_per_element": 1e9 * timings[name].median / size,
                 "times_ours": timings[name].median / timings[OURS].median,
-                "worst_shortfall_in_log_snr": None if name == WALD else next(short),
+                SHORTFALL: None if name == WALD else next(short),
             }
             for name in SOLVERS
         },

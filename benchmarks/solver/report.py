@@ -19,7 +19,9 @@ LARGE = 400_000
 FASTER = {"document's listing": 40, "log-space bisection": 8, "SciPy brentq": 3}
 """How many times faster than these the compiled solver is to be, on the cores that it is given."""
 SNR_FASTER = 10
-"""The same for α_SNR beside SciPy's bounded search a row."""
+"""The same for α_SNR, on two cores, beside SciPy a row: where that finds the maximum, which is what is asked for."""
+FINDS = 1e-4
+"""What log SNR may be less than the highest where SciPy has found the maximum (it stops within 1e-6 of α)."""
 SHORTFALL = 1e-9
 """What log SNR may be less than the highest that anyone found."""
 CURVES = 6
@@ -83,12 +85,18 @@ def _snr_targets(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     for ours in (maxima.OURS, maxima.OURS_2):
         for rival in (maxima.SCIPY, maxima.SCIPY_64, maxima.SCIPY_SCAN):
             ratios = {c["name"]: _time(c, rival) / _time(c, ours) for c in outcome["snr"]}
-            worst = min(ratios, key=ratios.__getitem__)
-            met = ratios[worst] >= SNR_FASTER
-            rows.append(
-                _target(f"α_SNR, {ours}: times faster than {rival}", f"≥ {SNR_FASTER}", ratios[worst], met, worst)
-            )
-    short = {c["name"]: c["competitors"][maxima.OURS]["worst_shortfall_in_log_snr"] for c in outcome["snr"]}
+            finds = {c["name"] for c in outcome["snr"] if c["competitors"][rival][maxima.SHORTFALL] <= FINDS}
+            for names, where in ((finds, "where that finds the maximum"), (ratios.keys() - finds, "where it does not")):
+                if not names:
+                    continue
+                worst = min(names, key=ratios.__getitem__)
+                label = f"α_SNR, {ours}: times faster than {rival}, {where} ({len(names)} cases)"
+                if ours == maxima.OURS_2 and names is finds:
+                    met = ratios[worst] >= SNR_FASTER
+                    rows.append(_target(label, f"≥ {SNR_FASTER}", ratios[worst], met, worst))
+                else:
+                    rows.append(_target(label, "–", ratios[worst], None, worst))
+    short = {c["name"]: c["competitors"][maxima.OURS][maxima.SHORTFALL] for c in outcome["snr"]}
     worst = max(short, key=short.__getitem__)
     met = short[worst] <= SHORTFALL
     rows.append(_target("α_SNR: log SNR below the highest found", f"≤ {SHORTFALL:g}", short[worst], met, worst))
@@ -173,7 +181,7 @@ def _passes(outcome: dict[str, Any]) -> str:
 
 def _snr(outcome: dict[str, Any]) -> str:
     def cell(entry: dict[str, Any]) -> str:
-        short = entry["worst_shortfall_in_log_snr"]
+        short = entry[maxima.SHORTFALL]
         missed = "" if short is None else f" · {short:.0e}"
         return f"{entry['ns_per_element']:.3g} ({entry['times_ours']:.3g}×){missed}"
 
@@ -189,10 +197,11 @@ def _curves(outcome: dict[str, Any]) -> str:
     return _table(["all curves at 101 α", "ms", "α_KL, ms", "ratio"], lines)
 
 
+_MET = {True: "yes", False: "NO", None: "–"}
+
+
 def _targets(outcome: dict[str, Any]) -> str:
-    lines = (
-        [t["what"], t["wanted"], f"{t['got']:.3g}", "yes" if t["met"] else "NO", t["where"]] for t in outcome["targets"]
-    )
+    lines = ([t["what"], t["wanted"], f"{t['got']:.3g}", _MET[t["met"]], t["where"]] for t in outcome["targets"])
     return _table(["target", "wanted", "got", "met", "worst case"], lines)
 
 
@@ -209,7 +218,7 @@ def _table(head: list[str], lines: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _target(what: str, wanted: str, got: float, met: bool, where: str = "") -> dict[str, Any]:
+def _target(what: str, wanted: str, got: float, met: bool | None, where: str = "") -> dict[str, Any]:
     return {"what": what, "wanted": wanted, "got": got, "met": met, "where": where}
 
 
