@@ -56,9 +56,9 @@ from geomix_core.solvers.tilt_kernel import (
 )
 
 SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
-"""Codes of `solve_row`; HARD: left to `solvers.snr` and `solvers.wald`."""
+"""Codes of a row; HARD: left to `solvers.snr` and `solvers.wald`."""
 ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
-"""Columns of what `solve_row` writes: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
+"""Columns of what is written: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
 
 WIDTH, FINE_WIDTH, WORST_WIDTH = 0.25, 0.125, 0.1
 """Cells, in nats: for SNR, for SNR where they are finer near the top token, and for progress."""
@@ -278,7 +278,7 @@ def _highest(aim, atoms, room, exact, exact_room, margin, flat, out):
 
 @njit(nogil=True, cache=True)
 def _solve_snr(u, v, r, own, aim, k, scratch, out):
-    """`solve_row` for SNR: (a code of `survey`, passes, none where others decide)."""
+    """One row `[V]` a policy: (a code of `survey`, passes, none where others decide), and out but for its PASSES."""
     facts, room, exact_room, small = scratch.facts, scratch.room, scratch.exact_room, len(u) <= SMALL
     for fine in (False, True):
         code, n, top = gather(
@@ -351,26 +351,31 @@ def _solve_worst(u, v, r, own, aim, k, scratch, out):
 
 
 @njit(nogil=True, cache=True)
-def solve_row(u, v, r, own, aim, k, scratch, out):
-    """One row `[V]` a policy: returns a code and writes out `[7]` (columns ALPHA … PASSES). r: the reference, or u."""
-    out[:] = 0.0
-    worst = aim.etas.shape[0] > 0
-    if worst:
-        code, passes = _solve_worst(u, v, r, own, aim, k, scratch, out)
-    else:
-        code, passes = _solve_snr(u, v, r, own, aim, k, scratch, out)
+def _settled(code, passes, facts, row):
+    """The code of a row, and `row` as it is to be."""
     if passes == 0:
-        out[:] = 0.0
-        out[ALPHA], out[HIGH] = 0.5, 1.0
+        row[:] = 0.0
+        row[ALPHA], row[HIGH] = 0.5, 1.0
         return BAD_NAN if code == NAN else BAD_INFINITE if code == INFINITE else BAD_EMPTY if code == EMPTY else HARD
-    out[PASSES] = passes
-    return COMMON if scratch.facts[UNEQUAL] > 0 else SOLVED
+    row[PASSES] = passes
+    return COMMON if facts[UNEQUAL] > 0 else SOLVED
+
+
+# Two of them, so that whoever needs one does not wait for both to compile.
+@njit(nogil=True, cache=True)
+def _snr_of_rows(theta, target, reference, own, aim, k, scratch, codes, rows):
+    """Codes `[B]`, and rows `[B, 7]` with the columns ALPHA … PASSES. reference: or theta, where it is not its own."""
+    for i in range(theta.shape[0]):
+        code, passes = _solve_snr(theta[i], target[i], reference[i], own, aim, k, scratch, rows[i])
+        codes[i] = _settled(code, passes, scratch.facts, rows[i])
 
 
 @njit(nogil=True, cache=True)
-def _solve_rows(theta, target, reference, own, aim, k, scratch, codes, rows):
+def _worst_of_rows(theta, target, reference, own, aim, k, scratch, codes, rows):
+    """The same for progress."""
     for i in range(theta.shape[0]):
-        codes[i] = solve_row(theta[i], target[i], reference[i], own, aim, k, scratch, rows[i])
+        code, passes = _solve_worst(theta[i], target[i], reference[i], own, aim, k, scratch, rows[i])
+        codes[i] = _settled(code, passes, scratch.facts, rows[i])
 
 
 def solve(
@@ -385,14 +390,15 @@ def solve(
     reference: the reward's, of the same dtype; None for π_θ (r = ℓ). kappa: −1 for w = π_θ/q, 1 for w = q/π_θ.
     eta_range: for the worst progress over it; without it, SNR is maximised.
     """
-    codes, rows = np.empty(len(theta), np.int64), np.empty((len(theta), 7))
+    codes, rows = np.empty(len(theta), np.int64), np.zeros((len(theta), 7))
     own, given = reference is not None, theta if reference is None else reference
     theta, target, given = theta.view(), target.view(), given.view()
     for x in (theta, target, given):  # numba compiles once for what may be written to and once for what may not
         x.flags.writeable = False
     aim = Aim(float(kappa), np.array([] if eta_range is None else eta_range, np.float64))
     scratch = _scratch(theta.shape[1], own and eta_range is not None, eta_range is not None)
-    _solve_rows(theta, target, given, own, aim, constants(theta.dtype), scratch, codes, rows)
+    solve_rows = _snr_of_rows if eta_range is None else _worst_of_rows
+    solve_rows(theta, target, given, own, aim, constants(theta.dtype), scratch, codes, rows)
     return codes, rows
 
 
@@ -400,7 +406,7 @@ _kept = threading.local()
 
 
 def _scratch(vocab: int, paired: bool, spelled: bool) -> Scratch:
-    """What `solve_row` writes to beside its answer. A thread keeps its last: fresh memory costs as much as a pass."""
+    """What is written to beside the answers. A thread keeps its last: fresh memory costs as much as a pass."""
     shape = (vocab, paired, spelled)
     if getattr(_kept, "shape", None) != shape:
         cells, facts, ell = work(vocab, FINE_MOST, paired)
