@@ -61,7 +61,7 @@ def gather(
     u: np.ndarray,
     v: np.ndarray,
     r: np.ndarray | None = None,
-    width: float = atoms.WIDTH,
+    width: float = 0.3,
     most: int = atoms.MOST,
     fine: bool = False,
     coarse: bool = False,

@@ -6,7 +6,7 @@ eight Chebyshev nodes a cell match them all, so that for its part of E_θ[e^(s�
 
     |Σ p e^(sℓ) − its sum over the nodes| ≤ 2·(|s|·width/4)⁸/8! · e^(|s|·width) · Σ p e^(sℓ),
 
-2e-11 of it for |s| ≤ 2 and cells of WIDTH: the sum is exact for polynomials of degree 7 in d, of which the Chebyshev
+2e-11 of it for |s| ≤ 2 and cells of 0.3 nats: the sum is exact for polynomials of degree 7 in d, of which the Chebyshev
 interpolant of e^(sd) is that near. c is made of the same sums at s = 1, and off by as much. A reward of its own makes
 two more measures, p·r and p·r², which go to the same nodes. Those atoms may be negative, but sums that are linear in
 them are as exact, of the sum of magnitudes.
@@ -44,8 +44,6 @@ from geomix_core.solvers.lanes import (
     scratch,
 )
 
-WIDTH = 0.3
-"""Nats."""
 MOST, FINE_MOST = 768, 2800
 """Cells at most: the cache is small. Where they shrink, enough for an eighth of a nat each up to WIDEST."""
 LEAST = 24
@@ -357,8 +355,9 @@ def _collect_rewards(u, v, r, facts, fine, masked, cells):
 
 @njit(nogil=True, cache=True)
 def _all_but(top, u, v, r, own, facts, fine, cells):
-    """Both of them on all tokens but one: (Σ e^v where π_θ = 0, Σ e^r). Most rows are plain: for them it is compiled
-    without what the others need.
+    """Either of them on all tokens but one: (Σ e^v where π_θ = 0, Σ e^r).
+
+    Most rows are plain: for them it is compiled without what the others need.
     """
     elsewhere = all_r = 0.0
     plain = not fine and facts[MASKED] == 0
