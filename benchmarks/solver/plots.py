@@ -73,7 +73,8 @@ def scaling(outcome: dict[str, Any]) -> go.Figure:
     growth = outcome["growth"]["rows"]
     sizes = [rows * vocabulary for rows, vocabulary in growth["shapes"]]
     times = {name: [1e3 * s for s in seconds] for name, seconds in growth["seconds"].items()}
-    figure = _figure("B·V, of B = 1 … 64 rows with V = 50 257", "ms")
+    (first, vocabulary), (last, _) = growth["shapes"][0], growth["shapes"][-1]
+    figure = _figure(f"B·V, of B = {first} … {last} rows with V = {vocabulary:_}".replace("_", " "), "ms")
     for name, line in times.items():
         style = {"color": COLOURS[name], "width": 2, "dash": "dot" if name in (READ, EXP) else "solid"}
         figure.add_scatter(x=sizes, y=line, mode="lines+markers", marker={"size": 6}, line=style)
