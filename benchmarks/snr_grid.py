@@ -14,17 +14,18 @@ from typing import Any
 
 import click
 import numpy as np
+from scipy.special import log_softmax
 
-from benchmarks.solver.cases import FAMILIES, logits
+from benchmarks.solver.cases import FAMILIES
+from benchmarks.solver.maxima import SHAPES, Rows, inputs
 from geomix_core.logit_maxima import maximise_logits
 from geomix_core.scenarios import REAL_PAIRS, real_rows
 from geomix_core.tilts import WEIGHTS, Weights
 
-SHAPE = (64, 50_257)
+SHAPE = SHAPES[0]
 POINTS, PEAKS, CLOSE = 2_001, 3, 1e-9
 BLOCK = 32
 """Values of α at a time."""
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 @click.command()
@@ -53,10 +54,11 @@ def main(rows: int, results: Path) -> None:
 
 def _cases(count: int) -> list[tuple[str, Rows]]:
     cases: list[tuple[str, Rows]] = []
-    reference = logits("easy", *SHAPE, seed=1)[0][:count]
     for family in FAMILIES:
-        theta, target = (x[:count] for x in logits(family, *SHAPE))
-        cases += [(family, (theta, target, None)), (f"{family}, independent reference", (theta, target, reference))]
+        for independent in (False, True):
+            theta, target, reference = inputs(family, SHAPE, independent)
+            given = theta[:count], target[:count], None if reference is None else reference[:count]
+            cases.append((family + ", independent reference" * independent, given))
     for pair in REAL_PAIRS:
         real = real_rows(pair)
         cases.append((f"real, {pair}", (real.theta.float().numpy(), real.target.float().numpy(), None)))
@@ -68,22 +70,20 @@ def _compare(given: Rows, weights: Weights) -> dict[str, Any]:
     found = maximise_logits(*given, weights=weights)
     shortfall = value = 0.0
     for i in range(len(found)):
-        log_snr = _log_snr(*(None if x is None else x[i].astype(np.float64) for x in given), weights)
+        log_snr = _log_snr(given, i, weights)
         here = float(log_snr(found.alpha[i : i + 1])[0])
         shortfall = max(shortfall, _highest(log_snr) - here)
         value = max(value, abs(float(np.log(found.value[i])) - here))
     return {"rows": len(found), "solved": int(found.solved.sum()), "shortfall": shortfall, "value": value}
 
 
-def _log_snr(
-    theta: np.ndarray | None, target: np.ndarray | None, reference: np.ndarray | None, weights: Weights
-) -> Callable[[np.ndarray], np.ndarray]:
-    """log |Φ₁|/√Φ₂ of one row at values of α, from the definitions, on all tokens."""
-    assert theta is not None
-    assert target is not None
-    log_theta, log_t = _log_softmax(theta), _log_softmax(target)
-    ell = log_t - log_theta
-    reward = ell if reference is None else log_t - _log_softmax(reference)
+def _log_snr(given: Rows, i: int, weights: Weights) -> Callable[[np.ndarray], np.ndarray]:
+    """log |Φ₁|/√Φ₂ of row i at values of α, from the definitions, on all tokens."""
+    theta, target, reference = given
+    log_theta, log_t, log_reference = (
+        log_softmax(x[i].astype(np.float64)) for x in (theta, target, theta if reference is None else reference)
+    )
+    ell, reward = log_t - log_theta, log_t - log_reference
     p, top = np.exp(log_theta), int(log_theta.argmax())
     gap, slope = np.exp(log_t) - p, -1.0 if weights == "importance" else 1.0
 
@@ -117,11 +117,6 @@ def _highest(function: Callable[[np.ndarray], np.ndarray]) -> float:
             there = function(near)
             alpha, reach, best = near[there.argmax()], reach / 6, max(best, float(there.max()))
     return best
-
-
-def _log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
 if __name__ == "__main__":

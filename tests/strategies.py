@@ -65,6 +65,19 @@ def draw_reference(rows: int, vocab: int, seed: int) -> np.ndarray:
     return 2 * np.random.default_rng([seed, vocab, 99]).normal(size=(rows, vocab))
 
 
+def draw_crowded(seed: int, vocab: int = 1_300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits `[V]` of θ, target and a reference: nearly all tokens have nearly one ℓ, five lie far away.
+
+    Every other seed has exactly one ℓ for the others.
+    """
+    rng = np.random.default_rng([21, seed])
+    u, r = rng.normal(size=(2, vocab)) * 10 ** rng.uniform(-1, 1)
+    few = rng.integers(vocab, size=5)
+    v = u + 10 ** rng.uniform(-4, -1) * rng.standard_t(2, size=vocab) * (seed % 2)
+    v[few] += rng.normal(size=5) * 10 ** rng.uniform(0, 1.3)
+    return u, v, r
+
+
 # --- Hypothesis --------------------------------------------------------------------------------------------------
 
 LOGIT = st.floats(-50, 50, allow_subnormal=False)

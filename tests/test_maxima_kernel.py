@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import FAMILIES, draw, draw_reference, logit_pairs
+from strategies import FAMILIES, draw, draw_crowded, draw_reference, logit_pairs
 
 from geomix_core.scenarios import REAL_PAIRS, real_rows
 from geomix_core.solvers import maxima_kernel as kernel
@@ -295,12 +295,7 @@ def test_rows_that_were_once_wrong(name: str, dtype: type) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_nearly_all_tokens_in_one_cell(seed: int, kappa: float) -> None:
     """What varies within it is little beside its width, though a few tokens far away make ℓ's variance large."""
-    rng = np.random.default_rng([21, seed])
-    vocab = 1_300
-    u, r = rng.normal(size=(2, vocab)) * 10 ** rng.uniform(-1, 1)
-    few = rng.integers(vocab, size=5)
-    v = u + 10 ** rng.uniform(-4, -1) * rng.standard_t(2, size=vocab) * (seed % 2)
-    v[few] += rng.normal(size=5) * 10 ** rng.uniform(0, 1.3)
+    u, v, r = draw_crowded(seed)
     rows: list[Row] = [(u, v, None), (u, v, r)]
     for row in rows:
         codes, found = solve([row], kappa)

@@ -28,6 +28,7 @@ SHORTFALL = "worst_shortfall_in_log_snr"
 SCIPY, SCIPY_64 = "SciPy minimize_scalar, float32", "SciPy minimize_scalar, float64"
 
 Solver = Callable[..., np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def ours(
@@ -92,13 +93,14 @@ def _cases() -> list[tuple[str, tuple[int, int], Weights, bool]]:
     return own + [(family, SHAPES[0], weights, True) for family in FAMILIES for weights in WEIGHTS]
 
 
-def _inputs(family: str, shape: tuple[int, int], independent: bool) -> tuple[np.ndarray, ...]:
+def inputs(family: str, shape: tuple[int, int], independent: bool) -> Rows:
+    """Logits `[B, V]` of both policies, and of a reference if it is to be independent."""
     theta, target = logits(family, *shape)
     return theta, target, logits("easy", *shape, seed=1)[0] if independent else None
 
 
 def _case(family: str, shape: tuple[int, int], weights: Weights, independent: bool, rounds: int) -> dict[str, Any]:
-    given = (*_inputs(family, shape, independent), weights)
+    given = (*inputs(family, shape, independent), weights)
     alphas = {name: solve(*given) for name, solve in SOLVERS.items()}
     timings = interleave({name: partial(solve, *given) for name, solve in SOLVERS.items()}, rounds)
     heights = _log_snr(given, [alphas[name] for name in alphas if name != WALD])
@@ -136,7 +138,7 @@ def _curves(rounds: int) -> list[dict[str, Any]]:
     found = []
     for family in FAMILIES:
         for independent in (False, True):
-            theta, target, reference = _inputs(family, (1, VOCABULARY), independent)
+            theta, target, reference = inputs(family, (1, VOCABULARY), independent)
             tasks = {
                 "curves": partial(logit_curves, theta, target, reference, points=POINTS),
                 "alpha_kl": partial(solve_logits, theta, target, threads=1),

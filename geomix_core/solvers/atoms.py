@@ -44,8 +44,8 @@ from geomix_core.solvers.lanes import (
     scratch,
 )
 
-MOST, FINE_MOST = 768, 2800
-"""Cells at most: the cache is small. Where they shrink, enough for an eighth of a nat each up to WIDEST."""
+MOST, FINE_MOST, FINE_WIDTH = 768, 2800, 0.125
+"""Cells at most: the cache is small; where they shrink, enough for FINE_WIDTH nats each, beyond EDGE, up to WIDEST."""
 LEAST = 24
 """Cells at least, of one width."""
 EDGE, FINEST, PARTS = 0.5, 2.0**-25, 8

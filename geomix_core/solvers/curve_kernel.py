@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from geomix_core.solvers.atoms import FINE, FINE_MOST, LOG2E, LOST, MOST, SIZE, SMALL, crowded, gather, work
+from geomix_core.solvers.atoms import FINE, FINE_MOST, FINE_WIDTH, LOG2E, LOST, MOST, SIZE, SMALL, crowded, gather, work
 from geomix_core.solvers.kernel import constants
 from geomix_core.solvers.lanes import exp2, in_lanes
 from geomix_core.solvers.tilt_kernel import (
@@ -26,8 +26,6 @@ from geomix_core.solvers.tilt_kernel import (
 
 CROWD = 0.25
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
-FINE_WIDTH = 0.125
-"""Nats, of the cells that do not shrink then."""
 EXACT, CHECKS = 3e-8, 5
 """What log SNR may be off by at this many values of α before they are."""
 ROUNDING = 1e-7
@@ -74,22 +72,25 @@ def _are_exact(atoms, kappa, size, own, width, scratch):
 @njit(nogil=True, cache=True)
 def _curves(u, v, r, own, kappa, k, width, alphas, cells, facts, ell, measures, rest, weights, out):
     """Fills out `[A, 8]` for one row; False where others decide."""
-    own_atoms = not own or len(u) <= SMALL
-    atoms = weighed(ell[:0], measures, own_atoms, 0.0, rest)
+    small = len(u) <= SMALL
     for fine in (False, True):
         size, most = (FINE_WIDTH, FINE_MOST) if fine else (width, MOST)
         code, n, _top = gather(u, v, r, own, k, size, most, fine, cells, facts, ell, measures)
         if code != FINE:
             return False
-        atoms = weighed(ell[:n], measures, own_atoms, facts[LOST], rest)
-        if fine or len(u) <= SMALL or _are_exact(atoms, kappa, facts[SIZE], own, width, weights):
-            break
-    if not decidable(atoms):
-        return False
+        atoms = weighed(ell[:n], measures, small or not own, facts[LOST], rest)
+        if fine or small or _are_exact(atoms, kappa, facts[SIZE], own, width, weights):
+            return decidable(atoms) and _fill(atoms, kappa, alphas, weights, out)
+    return False
+
+
+@njit(nogil=True, cache=True)
+def _fill(atoms, kappa, alphas, weights, out):
+    """Fills out `[A, 8]` from atoms; False where cancelling leaves too little. weights `[≥ n]`: scratch."""
     sums, at, q = np.zeros(8), np.zeros(AT), np.zeros(4)
     for j in range(alphas.shape[0]):
         alpha = alphas[j]
-        _tilted(atoms.ell, measures[0], 1 - alpha, atoms.low, atoms.high, weights, q)
+        _tilted(atoms.ell, atoms.measures[0], 1 - alpha, atoms.low, atoms.high, weights, q)
         out[j, LOG_Z], out[j, DELTA], out[j, VARIANCE] = q[0], q[1], q[2]
         out[j, ESS] = math.exp(-q[0] - q[3])
         power, top = ease(alpha, kappa, atoms)

@@ -59,7 +59,7 @@ ALPHA, DELTA, VARIANCE, LOW, HIGH, BOUND, PASSES = range(7)
 
 @in_lanes
 def _three_nodes(u, v, most_u, most_v, masked, k, out):
-    """Pass 1. masked: whether a token may lie below the mask, which costs a third more.
+    """Pass 1. masked: whether a token may lie below the mask; given as a literal, so that the rest is not compiled.
 
     out[0:12]: Σ w aʲ at β = 0, ½, 1, on the common support; [12:14]: Σ e^u, Σ e^v on each policy's own; [14:17]: sizes
     of the common support and of both; [17:19]: the range of a.

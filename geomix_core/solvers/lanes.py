@@ -187,8 +187,8 @@ def summed(terms, count):
     total = 0.0
     if count == BLOCK:
         for i in range(QUARTER):
-            pairs = (terms[i] + terms[i + QUARTER]) + (terms[i + 2 * QUARTER] + terms[i + 3 * QUARTER])
-            total += np.float64(pairs)
+            four = (terms[i] + terms[i + QUARTER]) + (terms[i + 2 * QUARTER] + terms[i + 3 * QUARTER])
+            total += np.float64(four)
         return total
     for i in range(count):
         total += np.float64(terms[i])

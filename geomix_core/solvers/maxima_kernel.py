@@ -20,6 +20,7 @@ from geomix_core.solvers.atoms import (
     EMPTY,
     FINE,
     FINE_MOST,
+    FINE_WIDTH,
     INFINITE,
     LOST,
     MOST,
@@ -60,8 +61,8 @@ SOLVED, COMMON, BAD_NAN, BAD_INFINITE, BAD_EMPTY, HARD = range(6)
 ALPHA, HEIGHT, BRANCH, STEEPNESS, LOW, HIGH, PASSES = range(7)
 """Columns of what is written: α, SNR or progress in nats, SIGN, SLOPE, a cell around α, and passes."""
 
-WIDTH, FINE_WIDTH, WORST_WIDTH = 0.25, 0.125, 0.1
-"""Cells, in nats: for SNR, for SNR where they are finer near the top token, and for progress."""
+WIDTH, WORST_WIDTH = 0.25, 0.1
+"""Cells of one width, in nats: for SNR, and for progress."""
 CROWD = 1
 """Widths that the spread of ℓ must exceed, or cells are made finer."""
 EXACT = 3e-10
@@ -279,7 +280,7 @@ def _highest(aim, atoms, room, exact, exact_room, margin, flat, out):
 @njit(nogil=True, cache=True)
 def _solve_snr(u, v, r, own, aim, k, scratch, out):
     """One row `[V]` a policy: (a code of `survey`, passes, none where others decide), and out but for its PASSES."""
-    facts, room, exact_room, small = scratch.facts, scratch.room, scratch.exact_room, len(u) <= SMALL
+    facts, exact_room, small = scratch.facts, scratch.exact_room, len(u) <= SMALL
     for fine in (False, True):
         code, n, top = gather(
             u, v, r, own, k, FINE_WIDTH if fine else WIDTH, FINE_MOST if fine else MOST, fine, scratch.cells, facts,
@@ -289,23 +290,22 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
             return code, 0
         ell, measures, lost, passes = scratch.exact_ell[:n], scratch.exact_measures, facts[LOST], 4 if fine else 2
         exact = weighed(ell, measures, small or not own, lost, scratch.exact_rest)
-        if small:
-            return FINE, passes if decidable(exact) and _highest(
-                aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out
-            ) > 0 else 0  # fmt: skip
-        if not fine and crowded(ell, measures, CROWD, WIDTH, MOST):
-            continue
-        n = coarsen(v, r, own, top, fine, scratch.cells, facts, scratch.ell, scratch.measures)
-        atoms = weighed(scratch.ell[:n], scratch.measures, not own, lost, scratch.rest)
+        atoms, size, flat = exact, facts[SIZE], 0.0
+        if not small:
+            if not fine and crowded(ell, measures, CROWD, WIDTH, MOST):
+                continue
+            n = coarsen(v, r, own, top, fine, scratch.cells, facts, scratch.ell, scratch.measures)
+            atoms = weighed(scratch.ell[:n], scratch.measures, not own, lost, scratch.rest)
+            flat = FLAT * (2 * size) ** 4 / 1536 * math.exp(2 * size)
         if not decidable(atoms):
-            return FINE, 0
-        size = facts[SIZE]
-        flat = FLAT * (2 * size) ** 4 / 1536 * math.exp(2 * size)
-        found = _highest(aim, atoms, room, exact, exact_room, MARGIN, flat, out) > 0
-        if not found:
+            break
+        found = _highest(aim, atoms, scratch.room, exact, exact_room, MARGIN, flat, out) > 0
+        if not (found or small):
             found = _highest(aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out) > 0
-        if found and (fine or off_by(out[ALPHA], aim.kappa, size, own, exact, exact_room[0]) <= EXACT):
+        if found and (small or fine or off_by(out[ALPHA], aim.kappa, size, own, exact, exact_room[0]) <= EXACT):
             return FINE, passes
+        if small:
+            break
     return FINE, 0
 
 
