@@ -52,6 +52,7 @@ from geomix_core.solvers.tilt_kernel import (
     decidable,
     evaluate,
     off_by,
+    snr_at,
     snr_on_grid,
     weighed,
 )
@@ -278,6 +279,18 @@ def _highest(aim, atoms, room, exact, exact_room, margin, flat, out):
 
 
 @njit(nogil=True, cache=True)
+def _agree(kappa, atoms, g, exact, exact_g):
+    """Whether few atoms have log SNR as exact ones do, at both ends and halfway: cancelling may leave them nothing."""
+    at, exact_at = np.zeros(AT), np.zeros(AT)
+    for alpha in (0.0, 0.5, 1.0):
+        snr_at(alpha, kappa, atoms, g, at)
+        snr_at(alpha, kappa, exact, exact_g, exact_at)
+        if not abs(at[VALUE] - exact_at[VALUE]) <= MARGIN / 2:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
 def _solve_snr(u, v, r, own, aim, k, scratch, out):
     """One row `[V]` a policy: (a code of `survey`, passes, none where others decide), and out but for its PASSES."""
     facts, exact_room, small = scratch.facts, scratch.exact_room, len(u) <= SMALL
@@ -299,7 +312,8 @@ def _solve_snr(u, v, r, own, aim, k, scratch, out):
             flat = FLAT * (2 * size) ** 4 / 1536 * math.exp(2 * size)
         if not decidable(atoms):
             break
-        found = _highest(aim, atoms, scratch.room, exact, exact_room, MARGIN, flat, out) > 0
+        found = small or _agree(aim.kappa, atoms, scratch.room[0], exact, exact_room[0])
+        found = found and _highest(aim, atoms, scratch.room, exact, exact_room, MARGIN, flat, out) > 0
         if not (found or small):
             found = _highest(aim, exact, exact_room, exact, exact_room, MARGIN, 0.0, out) > 0
         if found and (small or fine or off_by(out[ALPHA], aim.kappa, size, own, exact, exact_room[0]) <= EXACT):
